@@ -1,0 +1,11 @@
+//! Simulated disk and clock, broker fixture, independent checkers: for tests only.
+
+mod log_simulation;
+mod random;
+mod sim_clock;
+mod sim_disk;
+
+pub use log_simulation::{Figures, SimulatedMutant, Simulation, Violation};
+pub use random::Random;
+pub use sim_clock::SimClock;
+pub use sim_disk::{Counts, Lies, Operation, SECTOR_BYTES, SimDisk};
