@@ -45,7 +45,7 @@ const LICENCES: &[&str] = &[
 fn metadata() -> &'static Value {
     static METADATA: OnceLock<Value> = OnceLock::new();
     METADATA.get_or_init(|| {
-        let text = run("cargo", &["metadata", "--format-version", "1", "--locked", "--offline"]);
+        let text = run("cargo", &["metadata", "--format-version", "1", "--locked"]);
         serde_json::from_str(&text).expect("cargo metadata is JSON")
     })
 }
