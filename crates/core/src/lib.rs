@@ -4,8 +4,10 @@
 mod headers;
 mod message;
 mod message_id;
+mod ranges;
 pub mod stamp;
 
 pub use headers::{Header, Headers};
 pub use message::{Delivery, Message, TopicPartition};
 pub use message_id::{BadMessageId, MESSAGE_ID_BYTES_MAX, MessageId};
+pub use ranges::Ranges;

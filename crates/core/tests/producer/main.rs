@@ -1,0 +1,3 @@
+//! What producers rest on.
+
+mod ranges;
