@@ -141,7 +141,8 @@ fn run(arguments: &Arguments) -> Fallible<bool> {
     fs::create_dir_all(&arguments.scratch)?;
     let plan = plan(arguments)?;
     let mut record = Record::create(&arguments.output)?;
-    record.head(&head(arguments, &plan)?)?;
+    let touched_mib = if arguments.quick { 0 } else { machine::touch_free_memory() };
+    record.head(&head(arguments, &plan, touched_mib)?)?;
     for round in 1..=arguments.rounds {
         record.raw_line(&serde_json::json!({
             "round": round, "device": figures::probe_device(&plan.places.scratch)?, "load_average": machine::load_average(),
@@ -196,7 +197,7 @@ fn plan(arguments: &Arguments) -> Fallible<Plan> {
 }
 
 /// Settings of all sides and the machine, for the top of the report.
-fn head(arguments: &Arguments, plan: &Plan) -> Fallible<Vec<String>> {
+fn head(arguments: &Arguments, plan: &Plan, touched_mib: u64) -> Fallible<Vec<String>> {
     let mut lines = machine::describe(&plan.places.scratch);
     let probe = figures::probe_device(&plan.places.scratch)?;
     lines.push(format!(
@@ -204,6 +205,7 @@ fn head(arguments: &Arguments, plan: &Plan) -> Fallible<Vec<String>> {
         probe.append_4_kib_us, probe.append_64_kib_us, probe.append_1_mib_us
     ));
     lines.push(format!("load        {:.2} (1 minute)", machine::load_average()));
+    lines.push(format!("memory      {touched_mib} MiB of free memory were touched before the first round"));
     lines.extend(server::describe(&plan.places));
     lines.push("rivals      as scripts/bench-engines writes them: RabbitMQ quorum queue, NATS sync_interval always, RocketMQ SYNC_FLUSH".into());
     let settings = |settings: &[(&str, &str)]| {
