@@ -11,8 +11,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("baton-wire-gen", &[]),
     ("baton-log", &["baton-wire"]),
     ("baton-broker", &["baton-wire", "baton-log"]),
-    ("baton-cli", &["baton-broker", "baton-log"]),
+    ("baton-cli", &["baton", "baton-broker", "baton-log"]),
     ("baton-testkit", &["baton-wire", "baton-log"]),
+    ("baton-core", &[]),
+    ("baton-engine", &["baton-core", "baton-broker", "baton-log"]),
+    ("baton-guard", &["baton-core"]),
+    ("baton", &["baton-core", "baton-engine", "baton-guard", "baton-log"]),
     ("baton-bench", &[]),
     ("baton-compat", &[]),
     ("baton-house", &[]),
@@ -22,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const BANNED: &[(&str, &[&str])] = &[
     ("baton-wire", &["tokio", "rustix", "tracing"]),
     ("baton-log", &["tokio", "axum", "uuid"]),
+    ("baton-core", &["tokio", "uuid", "rand", "tracing", "rdkafka", "lapin"]),
     ("baton-broker", &["clap", "tracing-subscriber"]),
 ];
 
