@@ -29,8 +29,9 @@ fn server(idle_ms: &str, slow_ms: &str) -> Server {
     let mut client = server.client();
     client.create_topic("t", 1, &[]);
     client.create_topic("bystander", 1, &[]);
-    let large = "x".repeat(100_000);
-    for _ in 0..20 {
+    // A response holds one batch at least, and 20 of these are more than the sockets of any operating system take.
+    let large = "x".repeat(1_000_000);
+    for _ in 0..3 {
         client.produce("t", batch(&[large.as_str()]));
     }
     server
@@ -80,14 +81,10 @@ fn two_thousand_idle_and_slow_connections_are_closed_in_time_and_others_are_serv
             }
         });
         wait_until("slow senders are closed", || server.closed_for("slow_request") as usize == SLOW_SENDERS);
-        // Where the broker has less room for responses than they ask for, the operating systems can take all of the smaller ones:
-        // then there is nothing left to read, and the connection is idle.
-        let deaf_and_idle = || server.closed_for("slow_reader") + server.closed_for("idle");
-        wait_until("deaf and idle ones are closed", || deaf_and_idle() as usize == DEAF + IDLE);
+        wait_until("idle ones are closed", || server.closed_for("idle") as usize == IDLE);
+        wait_until("deaf ones are closed", || server.closed_for("slow_reader") as usize == DEAF);
         is_over.store(true, Ordering::Relaxed);
     });
-    // How many of them depends on how fast this machine fills their sockets.
-    assert!(server.closed_for("slow_reader") >= 1);
     bystander.finish("2,000 idle, slow and deaf connections");
     memory.finish("2,000 idle, slow and deaf connections");
     drop((idle, deaf));
