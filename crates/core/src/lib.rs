@@ -1,13 +1,34 @@
 //! Messages, stamps, and the decisions of producers and consumers. Nothing here does I/O, reads a clock or draws a random
 //! number: what is needed of those is handed in, so that every decision can be driven by tests and by the simulator.
 
+mod evidence;
 mod headers;
+pub mod identity;
+pub mod ids;
 mod message;
 mod message_id;
+pub mod partitioner;
 mod ranges;
+mod retry;
+mod send;
+mod sequences;
 pub mod stamp;
+pub mod trace;
 
+pub use evidence::{
+    BadReport, EVIDENCE_TOPIC, EVIDENCE_VERSION, REPORT_BYTES_MAX, Report, ReportedSequence, SequenceEvidence,
+    TOPIC_BYTES_MAX,
+};
 pub use headers::{Header, Headers};
 pub use message::{Delivery, Message, TopicPartition};
 pub use message_id::{BadMessageId, MESSAGE_ID_BYTES_MAX, MessageId};
 pub use ranges::Ranges;
+pub use retry::{ATTEMPTS_MAX_DEFAULT, DELAY_MAX, Retry};
+pub use send::{
+    BUFFER_BYTES_DEFAULT, DELIVERY_TIMEOUT_MS_DEFAULT, End, Ended, Failure, HandOver, IN_FLIGHT_GRACE_MS,
+    IN_FLIGHT_MAX_DEFAULT, MESSAGE_BYTES, Refusal, Refused, SendId, SendOptions, Sends, Why,
+};
+pub use sequences::{
+    EpochTooLow, Fate, NoSequence, REPORT_INTERVAL_MS, REPORT_MESSAGES, SEQUENCES_MAX, Sequences, Ticket,
+    UNREPORTED_INTERVALS_MAX,
+};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+use uuid::Uuid;
 
 /// Longest message id, in bytes: long enough for a business's composite keys, short enough for an index.
 pub const MESSAGE_ID_BYTES_MAX: usize = 128;
@@ -43,6 +44,12 @@ impl MessageId {
         }
     }
 
+    /// For what is an id by the way it was made.
+    pub(crate) fn of_checked(id: Arc<str>) -> Self {
+        debug_assert!(Self::new(Arc::clone(&id)).is_ok(), "{id:?} is no id");
+        Self(id)
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,6 +59,22 @@ impl MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+/// Lower case, with hyphens.
+impl From<Uuid> for MessageId {
+    fn from(uuid: Uuid) -> Self {
+        // Hexadecimal digits and hyphens, 36 of them: nothing that needs to be checked.
+        Self(Arc::from(&*uuid.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())))
+    }
+}
+
+/// Decimal digits: numbers of Snowflake and of segments.
+impl From<u64> for MessageId {
+    fn from(number: u64) -> Self {
+        // 20 digits at most: nothing that needs to be checked.
+        Self(number.to_string().into())
     }
 }
 

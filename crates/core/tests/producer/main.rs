@@ -1,3 +1,14 @@
 //! What producers rest on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod evidence;
+mod identity;
+mod ids;
+mod partitioner;
 mod ranges;
+mod retry;
+mod send;
+mod sequences;
+mod stamp;
+mod trace;
