@@ -1,0 +1,254 @@
+//! Keys that are set aside: their messages lie in a durable store, in order, until somebody releases them.
+//!
+//! A key is parked from when its first message goes to the store until the store has none of it left. In between, each message of
+//! the key that is delivered goes to the end of the store, also while the key is being released.
+
+use std::cmp::Reverse;
+
+use bytes::Bytes;
+
+use super::core::{Core, Pending, Timer};
+use super::lanes::{Entry, Lane, LaneId, LaneState, TenureId};
+use super::types::{Action, Failure, Loaded, Parked, Report, Ticket};
+use crate::TopicPartition;
+
+/// Milliseconds of a second.
+const SECOND_MS: u64 = 1_000;
+
+/// A key that is parked.
+#[derive(Debug, Default)]
+pub(super) struct ParkedKey {
+    /// How often something was added to the store: what was read before that may not be all.
+    pub stored: u64,
+    /// Being released, and how far that is.
+    pub release: Option<Release>,
+    /// Of the messages that were read from the store, the last one that is handled and still lies there.
+    pub handled_up_to: Option<u64>,
+}
+
+/// What a release does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Reads, or waits to try that again.
+    Loading,
+    /// Handles what was read.
+    Handling,
+    /// Removes what was handled, or waits to try that again; and whether the release ends with that.
+    Removing { stop: bool },
+}
+
+impl Core {
+    /// Sends the first messages of a lane to the store.
+    pub(super) fn park(&mut self, lane_id: LaneId, now_ms: u64) {
+        let ticket = Ticket(self.next_id());
+        let Some(lane) = self.lanes.get(&lane_id) else {
+            return;
+        };
+        let (Some(key), Some(tenure)) = (lane.key.clone(), self.tenures.get_mut(&lane.tenure)) else {
+            return;
+        };
+        if lane.released {
+            return self.stop_release(lane_id, &key, now_ms);
+        }
+        let partition = tenure.partition.clone();
+        if !tenure.parked.contains_key(&key) {
+            if tenure.parked.len() >= self.settings.parking.keys_max {
+                tenure.wait_for_room.push_back(lane_id);
+                return self.set_state(lane_id, LaneState::ParkingRoom);
+            }
+            tenure.parked.insert(key.clone(), ParkedKey::default());
+            let report = Report::KeyParked { partition: partition.clone(), key: key.clone() };
+            self.actions.push_back(Action::Report(report));
+        }
+        let messages: Vec<Parked> = lane
+            .iter()
+            .take(self.settings.parking.batch_max)
+            .map(|entry| Parked {
+                delivery: entry.delivery.clone(),
+                attempts: entry.attempts,
+                failure: entry.failure.as_deref().cloned(),
+            })
+            .collect();
+        self.pending.insert(ticket, (lane.tenure, Pending::Park(lane_id)));
+        let count = messages.len();
+        self.set_state(lane_id, LaneState::Parking { ticket, count, since_ms: now_ms });
+        self.act(Action::Park { ticket, partition, key, messages });
+    }
+
+    /// Messages are durably parked, or could not be.
+    pub(super) fn is_parked(&mut self, tenure_id: TenureId, lane_id: LaneId, failed: bool, now_ms: u64) {
+        let Some(lane) = self.lanes.get(&lane_id) else {
+            return;
+        };
+        let LaneState::Parking { count, .. } = lane.state else {
+            return;
+        };
+        let tenure = self.tenures.get_mut(&tenure_id);
+        if let (false, Some(key), Some(tenure)) = (failed, &lane.key, tenure) {
+            self.counters.parked += count as u64;
+            if let Some(parked) = tenure.parked.get_mut(key) {
+                parked.stored += 1;
+            }
+        }
+        self.first_is_stored(lane_id, count, failed, now_ms);
+    }
+
+    /// Begins to handle what is parked of a key. Says whether the key is parked here, and not being released already.
+    pub fn release_key(&mut self, partition: &TopicPartition, key: &Bytes, now_ms: u64) -> bool {
+        let Some(tenure_id) = self.by_name.get(partition).copied().filter(|tenure_id| self.is_owned(*tenure_id)) else {
+            return false;
+        };
+        let parked = self.tenures.get_mut(&tenure_id).and_then(|tenure| tenure.parked.get_mut(key));
+        let Some(parked) = parked.filter(|parked| parked.release.is_none()) else {
+            return false;
+        };
+        parked.release = Some(Release::Loading);
+        self.release_on(tenure_id, key, now_ms);
+        self.go_on(now_ms);
+        true
+    }
+
+    /// Asks for what a release needs next.
+    pub(super) fn release_on(&mut self, tenure_id: TenureId, key: &Bytes, _now_ms: u64) {
+        if !self.is_owned(tenure_id) {
+            return;
+        }
+        let ticket = Ticket(self.next_id());
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
+        };
+        let Some(parked) = tenure.parked.get_mut(key) else {
+            return;
+        };
+        let (partition, key) = (tenure.partition.clone(), key.clone());
+        match (parked.release, parked.handled_up_to) {
+            (Some(Release::Loading), _) => {
+                let pending = Pending::LoadParked { key: key.clone(), stored_before: parked.stored };
+                self.pending.insert(ticket, (tenure_id, pending));
+                let messages_max = self.settings.parking.batch_max;
+                self.act(Action::LoadParked { ticket, partition, key, messages_max });
+            }
+            (Some(Release::Removing { .. }), Some(up_to)) => {
+                self.pending.insert(ticket, (tenure_id, Pending::RemoveParked { key: key.clone() }));
+                self.act(Action::RemoveParked { ticket, partition, key, up_to });
+            }
+            _ => {}
+        }
+    }
+
+    /// The store could not do it: it is asked again later.
+    pub(super) fn retry_release(&mut self, tenure_id: TenureId, key: &Bytes, now_ms: u64) {
+        let at_ms = now_ms.saturating_add(self.store_delay_ms());
+        self.timers.push(Reverse((at_ms, Timer::Release(tenure_id, key.clone()))));
+    }
+
+    /// What [`Action::LoadParked`] asked for, oldest first; none if nothing of the key is parked.
+    pub fn parked_loaded(&mut self, ticket: Ticket, messages: Vec<Loaded>, now_ms: u64) {
+        if let Some((tenure_id, Pending::LoadParked { key, stored_before })) = self.pending.remove(&ticket)
+            && self.is_owned(tenure_id)
+        {
+            if messages.is_empty() {
+                self.nothing_is_parked(tenure_id, &key, stored_before, now_ms);
+            } else {
+                self.handle_released(tenure_id, &key, messages, now_ms);
+            }
+        }
+        self.go_on(now_ms);
+    }
+
+    fn handle_released(&mut self, tenure_id: TenureId, key: &Bytes, messages: Vec<Loaded>, now_ms: u64) {
+        let lane_id = LaneId(self.next_id());
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
+        };
+        let Some(parked) = tenure.parked.get_mut(key) else {
+            return;
+        };
+        parked.release = Some(Release::Handling);
+        let mut lane = Lane::new(tenure_id, Some(key.clone()), true);
+        for loaded in messages {
+            let mut entry = Entry::new(loaded.delivery, now_ms);
+            entry.position = loaded.position;
+            entry.not_before_ms = tenure.release_next_ms.max(now_ms);
+            let pause_ms = SECOND_MS.div_ceil(u64::from(self.settings.parking.release_per_second));
+            tenure.release_next_ms = entry.not_before_ms.saturating_add(pause_ms);
+            tenure.held_messages += 1;
+            tenure.held_bytes += entry.bytes;
+            lane.push_back(entry);
+        }
+        self.lanes.insert(lane_id, lane);
+        self.advance(lane_id, now_ms);
+    }
+
+    /// The store has nothing of a key: it is parked no longer, unless something was stored since the store was asked, or is on
+    /// its way there.
+    fn nothing_is_parked(&mut self, tenure_id: TenureId, key: &Bytes, stored_before: u64, now_ms: u64) {
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
+        };
+        let lane_id = tenure.keys.get(key).copied();
+        let state = lane_id.and_then(|lane_id| self.lanes.get(&lane_id)).map(|lane| lane.state);
+        let changed = tenure.parked.get(key).is_none_or(|parked| parked.stored != stored_before);
+        if changed || matches!(state, Some(LaneState::Parking { .. } | LaneState::Backoff { .. })) {
+            return self.retry_release(tenure_id, key, now_ms);
+        }
+        tenure.parked.remove(key);
+        let room = tenure.wait_for_room.pop_front();
+        let report = Report::KeyReleased { partition: tenure.partition.clone(), key: key.clone() };
+        self.report(report);
+        for lane_id in lane_id.into_iter().chain(room) {
+            let waits = self.lanes.get(&lane_id).is_some_and(|lane| lane.state == LaneState::ParkingRoom);
+            if waits {
+                self.advance(lane_id, now_ms);
+            }
+        }
+    }
+
+    /// All that was read is handled, or the release stops before that.
+    pub(super) fn release_ended(&mut self, tenure_id: TenureId, key: Bytes, failure: Option<Failure>, now_ms: u64) {
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
+        };
+        let Some(parked) = tenure.parked.get_mut(&key) else {
+            return;
+        };
+        let stop = failure.is_some();
+        parked.release = match parked.handled_up_to {
+            Some(_) => Some(Release::Removing { stop }),
+            None if stop => None,
+            None => Some(Release::Loading),
+        };
+        if let Some(failure) = failure {
+            let report = Report::ReleaseStopped { partition: tenure.partition.clone(), key: key.clone(), failure };
+            self.report(report);
+        }
+        self.release_on(tenure_id, &key, now_ms);
+    }
+
+    /// A message that is being released cannot be handled: it stays the first of its key.
+    fn stop_release(&mut self, lane_id: LaneId, key: &Bytes, now_ms: u64) {
+        let Some(lane) = self.lanes.get(&lane_id) else {
+            return;
+        };
+        let tenure_id = lane.tenure;
+        let failure = lane.front().and_then(|entry| entry.failure.as_deref().cloned());
+        let failure = failure.unwrap_or_else(|| Failure::new("parked", "it was parked again"));
+        self.drop_lane(lane_id, 0);
+        self.release_ended(tenure_id, key.clone(), Some(failure), now_ms);
+    }
+
+    /// What was handled is removed from the store, or could not be.
+    pub(super) fn is_removed(&mut self, tenure_id: TenureId, key: &Bytes, failed: bool, now_ms: u64) {
+        if failed {
+            return self.retry_release(tenure_id, key, now_ms);
+        }
+        let parked = self.tenures.get_mut(&tenure_id).and_then(|tenure| tenure.parked.get_mut(key));
+        let Some(parked) = parked else {
+            return;
+        };
+        parked.handled_up_to = None;
+        let stop = matches!(parked.release, Some(Release::Removing { stop: true }));
+        parked.release = (!stop).then_some(Release::Loading);
+        self.release_on(tenure_id, key, now_ms);
+    }
+}

@@ -1,0 +1,107 @@
+//! A partition while it is ours.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::frontier::Frontier;
+use super::lanes::{KeyMap, LaneId, SeededHash};
+use super::parking::ParkedKey;
+use super::types::Ticket;
+use crate::TopicPartition;
+
+/// Whether a partition stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is ours.
+    Owned,
+    /// It is to be given up: what runs may finish until then.
+    Draining { until_ms: u64, release: bool },
+    /// Nothing is handled any more; what is done is settled until then.
+    Closing { until_ms: u64, release: bool },
+}
+
+/// One assignment of a partition.
+#[derive(Debug)]
+pub(super) struct Tenure {
+    pub partition: TopicPartition,
+    pub epoch: u64,
+    pub phase: Phase,
+    pub frontier: Frontier<LaneId>,
+    pub keys: KeyMap<LaneId>,
+    /// The one lane, where order does not go by keys.
+    pub sole: Option<LaneId>,
+    pub ready: VecDeque<LaneId>,
+    /// Whether it is among those that take turns.
+    pub in_turn: bool,
+    pub held_messages: usize,
+    pub held_bytes: usize,
+    /// Lanes for which something outside has to answer.
+    pub active: usize,
+    pub paused: bool,
+    pub settle: Settle,
+    pub parked: KeyMap<ParkedKey>,
+    /// Lanes that wait until fewer keys are parked.
+    pub wait_for_room: VecDeque<LaneId>,
+    /// When the next message of a released key may be handled.
+    pub release_next_ms: u64,
+    pub watch: Watch,
+}
+
+/// What is still to be settled.
+#[derive(Debug, Default)]
+pub(super) struct Settle {
+    /// Something was done since the last settlement was made.
+    pub changed: bool,
+    /// In the list of those that have something to settle.
+    pub listed: bool,
+    /// A settlement is unanswered.
+    pub outstanding: bool,
+    /// [`super::Settling::Each`]: done, and not settled yet.
+    pub done: Vec<i64>,
+    /// [`super::Settling::Each`]: to be given back.
+    pub give_back: Vec<i64>,
+    /// Names the set in the side store; 0 before there is one.
+    pub lineage: u64,
+    /// Whether a set of this lineage is stored.
+    pub stored: bool,
+    /// The set that is on its way there.
+    pub storing: Option<Ticket>,
+}
+
+/// What the watchdog knows.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// When something was finished, or work came after there was none.
+    pub progress_ms: u64,
+    /// When it was reported that nothing goes on.
+    pub reported_ms: u64,
+    /// When something was delivered, or the end became known to lie beyond.
+    pub delivered_ms: u64,
+    /// The engine's end, if the shell says.
+    pub end: Option<i64>,
+    /// How often the engine was urged since it delivered last.
+    pub urged: u32,
+}
+
+impl Tenure {
+    pub fn new(partition: TopicPartition, epoch: u64, frontier: Frontier<LaneId>, seed: u64, now_ms: u64) -> Self {
+        Self {
+            partition,
+            epoch,
+            phase: Phase::Owned,
+            frontier,
+            keys: HashMap::with_hasher(SeededHash(seed)),
+            sole: None,
+            ready: VecDeque::new(),
+            in_turn: false,
+            held_messages: 0,
+            held_bytes: 0,
+            active: 0,
+            paused: false,
+            settle: Settle::default(),
+            parked: HashMap::with_hasher(SeededHash(seed)),
+            wait_for_room: VecDeque::new(),
+            release_next_ms: 0,
+            watch: Watch { progress_ms: now_ms, reported_ms: now_ms, delivered_ms: now_ms, end: None, urged: 0 },
+        }
+    }
+}
