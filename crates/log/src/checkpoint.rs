@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::append::Assigned;
 use crate::catalog::{Catalog, Topic};
 use crate::codec::{Decoder, Encoder, Malformed, seal_file, unseal_file};
 use crate::control::{self, Control};
+use crate::log::{Published, lock};
 use crate::producers::Producers;
 use crate::{PartitionId, TableId};
 
@@ -42,8 +44,24 @@ pub(crate) struct Checkpoint {
     pub changes: Vec<Control>,
 }
 
+/// The state that `assigned` and `published` hold together, as the start of segment `segment`; `changes` are to be applied on top.
+pub(crate) fn of(
+    segment: u64,
+    commit: u64,
+    assigned: &Assigned,
+    published: &Published,
+    changes: &[&Control],
+) -> Vec<u8> {
+    let partitions = assigned.partitions.iter().filter_map(|(partition, state)| {
+        let log_start = lock(published.partition(*partition)?).log_start;
+        Some((*partition, log_start, state.next_offset, &state.producers))
+    });
+    let numbers = (segment, commit, assigned.next_partition);
+    encode(numbers, &published.catalog, partitions, &published.tables, changes)
+}
+
 /// Encodes a checkpoint piece by piece, so that nothing needs to be cloned for it.
-pub(crate) fn encode<'a>(
+fn encode<'a>(
     (segment, commit, next_partition): (u64, u64, u32),
     catalog: &Catalog,
     partitions: impl Iterator<Item = (PartitionId, i64, i64, &'a Producers)>,

@@ -207,11 +207,6 @@ impl Log {
 /// The state after the pending group, as the start of segment `segment`. What is published does not contain the pending
 /// group's control records yet, so they are added as changes.
 fn encode_checkpoint(shared: &Shared, appending: &Appending, segment: u64) -> Vec<u8> {
-    let published = shared.read_published();
-    let partitions = appending.assigned.partitions.iter().filter_map(|(partition, state)| {
-        let log_start = lock(published.partition(*partition)?).log_start;
-        Some((*partition, log_start, state.next_offset, &state.producers))
-    });
     let changes: Vec<&Control> = appending
         .group
         .effects
@@ -221,8 +216,7 @@ fn encode_checkpoint(shared: &Shared, appending: &Appending, segment: u64) -> Ve
             Effect::Batch(..) => None,
         })
         .collect();
-    let numbers = (segment, appending.group.commit, appending.assigned.next_partition);
-    checkpoint::encode(numbers, &published.catalog, partitions, &published.tables, &changes)
+    checkpoint::of(segment, appending.group.commit, &appending.assigned, &shared.read_published(), &changes)
 }
 
 /// Applies a control record that is durable; adds the partitions it concerns to `touched`.

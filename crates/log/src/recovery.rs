@@ -473,12 +473,7 @@ impl<'a> Replay<'a> {
     /// A segment that ended before the crash gets the index file and checkpoint that it may not have got then.
     fn seal(&mut self, id: u64, end: u64) {
         self.previous = Previous::NONE;
-        let partitions = self.assigned.partitions.iter().filter_map(|(partition, state)| {
-            let log_start = lock(self.published.partition(*partition)?).log_start;
-            Some((*partition, log_start, state.next_offset, &state.producers))
-        });
-        let numbers = (id + 1, self.commit, self.assigned.next_partition);
-        let checkpoint = checkpoint::encode(numbers, &self.published.catalog, partitions, &self.published.tables, &[]);
+        let checkpoint = checkpoint::of(id + 1, self.commit, &self.assigned, &self.published, &[]);
         self.sealed.push(SealedSegment { id, end, checkpoint });
     }
 

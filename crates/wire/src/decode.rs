@@ -13,6 +13,9 @@ pub const ELEMENTS_MAX: u32 = 250_000;
 /// Bytes of the longest unsigned varint that still fits 32 bits.
 const VARINT_BYTES_MAX: u32 = 5;
 
+/// Longest string: what the two bytes of its length can say in versions that are not flexible, and the limit in those that are.
+pub const STRING_BYTES_MAX: u32 = i16::MAX as u32;
+
 /// Why some bytes are not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -41,6 +44,9 @@ pub enum DecodeError {
     /// The arrays of the request have more than [`ELEMENTS_MAX`] elements together.
     #[error("more than {ELEMENTS_MAX} elements in the arrays of one request")]
     TooManyElements,
+    /// A string is longer than [`STRING_BYTES_MAX`].
+    #[error("a string of {0} bytes; no string has more than {STRING_BYTES_MAX}")]
+    StringTooLong(u32),
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     InvalidUtf8,
@@ -164,7 +170,7 @@ impl<'a> Reader<'a> {
     /// A string that may be null.
     ///
     /// # Errors
-    /// When it is cut short, not UTF-8, or of a negative length other than -1.
+    /// When it is cut short, too long, not UTF-8, or of a negative length other than -1.
     pub fn nullable_string(&mut self) -> Result<Option<&'a str>, DecodeError> {
         let length = if self.flexible {
             self.compact_length()?
@@ -172,6 +178,9 @@ impl<'a> Reader<'a> {
             Self::signed_length(i32::from(i16::from_be_bytes(self.chunk()?)))?
         };
         let Some(length) = length else { return Ok(None) };
+        if length > STRING_BYTES_MAX {
+            return Err(DecodeError::StringTooLong(length));
+        }
         let bytes = self.take(length as usize)?;
         std::str::from_utf8(bytes).map(Some).map_err(|_| DecodeError::InvalidUtf8)
     }
@@ -382,5 +391,30 @@ impl Decode<'_> for [u8; 16] {
 impl<'a> Decode<'a> for &'a str {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compact(length: u32) -> Vec<u8> {
+        let mut varint = length + 1;
+        let mut bytes = Vec::new();
+        while varint > 0x7f {
+            bytes.push(0x80 | (varint & 0x7f) as u8);
+            varint >>= 7;
+        }
+        bytes.push(varint as u8);
+        bytes.resize(bytes.len() + length as usize, b's');
+        bytes
+    }
+
+    #[test]
+    fn no_string_is_longer_than_two_bytes_of_length_can_say_in_flexible_versions_either() {
+        let longest = compact(STRING_BYTES_MAX);
+        assert_eq!(Reader::new(&longest, 1, true).string().map(str::len), Ok(STRING_BYTES_MAX as usize));
+        let longer = compact(STRING_BYTES_MAX + 1);
+        assert_eq!(Reader::new(&longer, 1, true).string(), Err(DecodeError::StringTooLong(STRING_BYTES_MAX + 1)));
     }
 }

@@ -13,7 +13,7 @@ mod request_header;
 #[cfg(test)]
 mod schema_tests;
 
-pub use decode::DecodeError;
+pub use decode::{DecodeError, STRING_BYTES_MAX};
 pub use encode::encode_response;
 pub use error_code::ErrorCode;
 pub use messages::ApiKey;

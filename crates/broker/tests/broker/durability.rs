@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 
 use crate::support::batches::{self, Producer, batch};
 use crate::support::client::Client;
-use crate::support::gated_disk::{Gate, GatedDisk};
+use crate::support::gated_disk::{Gate, gated_disk};
 use crate::support::requests::{self, ALL, topic_name};
 use crate::support::server::Server;
 use crate::support::wait_until;
@@ -29,7 +29,7 @@ fn gated_server() -> (Server, Arc<Gate>) {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let gate = Arc::new(Gate::default());
     let disk = FileDisk::open(directory.path()).expect("a data directory");
-    let server = Server::start_on(Arc::new(GatedDisk { disk, gate: gate.clone() }), directory);
+    let server = Server::start_on(Arc::new(gated_disk(disk, gate.clone())), directory);
     (server, gate)
 }
 

@@ -1,11 +1,10 @@
 //! When something counts as stored: after its sync, for everyone at once, and never after a failed one.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use baton_log::{AppendError, Disk, DiskFile, Log, LogObserver, PartitionId, ReadMode, Ticket};
-use baton_testkit::{Operation, SimDisk};
+use baton_log::{AppendError, Log, LogObserver, PartitionId, ReadMode, Ticket};
+use baton_testkit::{Operation, ProbedDisk, SimDisk};
 
 use super::support::*;
 
@@ -76,82 +75,19 @@ fn what_a_failed_sync_left_in_the_page_cache_is_not_believed_after_a_restart() {
     }
 }
 
-/// What is looked at in the middle of a sync.
-type Probe = dyn Fn() + Send + Sync;
-
-/// A disk that calls a probe before each sync of data.
-struct Probed {
-    disk: SimDisk,
-    probe: Arc<OnceLock<Box<Probe>>>,
-}
-
-struct ProbedFile {
-    file: Arc<dyn DiskFile>,
-    probe: Arc<OnceLock<Box<Probe>>>,
-}
-
-impl Probed {
-    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(ProbedFile { file, probe: self.probe.clone() })
-    }
-}
-
-impl Disk for Probed {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.disk.create(name)?))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.disk.open(name)?))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn sync_directory(&self) -> io::Result<()> {
-        self.disk.sync_directory()
-    }
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
-}
-
-impl DiskFile for ProbedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(at, len)
-    }
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(at, into)
-    }
-    fn read_cached_at(&self, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
-        self.file.read_cached_at(at, into)
-    }
-    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(at, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        if let Some(probe) = self.probe.get() {
-            probe();
-        }
-        self.file.sync_data()
-    }
-}
-
 #[test]
 fn no_acknowledgement_and_no_reader_is_ahead_of_the_sync() {
-    let probe = Arc::new(OnceLock::new());
-    let disk = Arc::new(Probed { disk: SimDisk::new(1), probe: probe.clone() });
-    let (log, _) = open_on(disk, small());
+    let probe: Arc<OnceLock<Box<dyn Fn() + Send + Sync>>> = Arc::default();
+    let disk = ProbedDisk::new(SimDisk::new(1), {
+        let probe = probe.clone();
+        move || {
+            if let Some(probe) = probe.get() {
+                probe();
+            }
+            Ok(())
+        }
+    });
+    let (log, _) = open_on(Arc::new(disk), small());
     let partition = create_topic(&log, "orders", 1)[0];
     let waiting: Arc<Mutex<Option<(Ticket, i64)>>> = Arc::default();
     let probes = Arc::new(AtomicU64::new(0));
@@ -168,7 +104,7 @@ fn no_acknowledgement_and_no_reader_is_ahead_of_the_sync() {
             assert_eq!(log.table_get(TABLE, &offset.to_be_bytes()), None);
         }
     };
-    assert!(probe.set(Box::new(look) as Box<Probe>).is_ok());
+    assert!(probe.set(Box::new(look)).is_ok());
     for offset in 0..100_i64 {
         let receipt = append(&log, partition, &batch(&"t".repeat(200)));
         log.write_table(TABLE, vec![(offset.to_be_bytes().to_vec().into(), Some("v".into()))]).unwrap();

@@ -1,9 +1,10 @@
-//! A disk whose syncs can be held up, and can fail.
+//! A gate for a disk whose syncs can be held up, and can fail.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
-use baton_log::{Disk, DiskFile, FileDisk};
+use baton_log::FileDisk;
+use baton_testkit::ProbedDisk;
 
 /// Held syncs wait here.
 #[derive(Default)]
@@ -56,70 +57,6 @@ impl Gate {
 }
 
 /// A real disk behind a [`Gate`].
-pub struct GatedDisk {
-    pub disk: FileDisk,
-    pub gate: Arc<Gate>,
-}
-
-struct GatedFile {
-    file: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-}
-
-impl GatedDisk {
-    fn gated(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(GatedFile { file, gate: self.gate.clone() })
-    }
-}
-
-impl Disk for GatedDisk {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(name).map(|file| self.gated(file))
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(name).map(|file| self.gated(file))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(name)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn sync_directory(&self) -> io::Result<()> {
-        self.disk.sync_directory()
-    }
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
-    fn release(&self) {
-        self.disk.release();
-    }
-}
-
-impl DiskFile for GatedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn allocate(&self, at: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(at, len)
-    }
-    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(at, into)
-    }
-    fn read_cached_at(&self, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
-        self.file.read_cached_at(at, into)
-    }
-    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(at, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass()?;
-        self.file.sync_data()
-    }
+pub fn gated_disk(disk: FileDisk, gate: Arc<Gate>) -> ProbedDisk<FileDisk> {
+    ProbedDisk::new(disk, move || gate.pass())
 }
