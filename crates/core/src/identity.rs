@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::stamp::{BadStamp, Stamp};
 use crate::{Delivery, MESSAGE_ID_BYTES_MAX, MessageId};
@@ -12,9 +12,6 @@ use crate::{Delivery, MESSAGE_ID_BYTES_MAX, MessageId};
 pub const CLOUD_EVENT_ID_HEADER: &str = "ce_id";
 /// Name of the header that holds its source. The id is unique within its source only.
 pub const CLOUD_EVENT_SOURCE_HEADER: &str = "ce_source";
-
-/// Namespace of the UUIDs, version 5, that stand for what is too long to be an id itself.
-const NAMESPACE: Uuid = Uuid::from_u128(0x6f1c_9a52_3e0b_4d57_9b1e_8c5d_2a7f_4e60);
 
 /// Where a message id came from, in the order in which they are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,10 +113,9 @@ fn named_id(value: &[u8]) -> MessageId {
     plain.unwrap_or_else(|| made("id", &[value]))
 }
 
-/// `kind|part|part`, with everything in the parts that no id may hold, and `|` and `%`, as %XX: different parts make different ids. What gets
-/// too long for an id becomes `kind~<uuid>`, the UUID being version 5 (SHA-1) of that text.
+/// `kind|part|part`, with everything in the parts that no id may hold, and `|` and `%`, as %XX: different parts make different ids. What
+/// gets too long for an id becomes `kind~` and the SHA-256 of that text.
 fn made(kind: &str, parts: &[&[u8]]) -> MessageId {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut text = String::from(kind);
     for part in parts {
         text.push('|');
@@ -127,12 +123,20 @@ fn made(kind: &str, parts: &[&[u8]]) -> MessageId {
             if byte.is_ascii_graphic() && !b";|%".contains(byte) {
                 text.push(char::from(*byte));
             } else {
-                text.extend(['%', char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
+                text.push('%');
+                push_hex(&mut text, *byte);
             }
         }
     }
     if text.len() > MESSAGE_ID_BYTES_MAX {
-        text = format!("{kind}~{}", Uuid::new_v5(&NAMESPACE, text.as_bytes()).as_hyphenated());
+        let hash = Sha256::digest(&text);
+        text = format!("{kind}~");
+        hash.iter().for_each(|byte| push_hex(&mut text, *byte));
     }
     MessageId::of_checked(text.into())
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    text.extend([char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
-use uuid::Uuid;
 
 /// Longest message id, in bytes: long enough for a business's composite keys, short enough for an index.
 pub const MESSAGE_ID_BYTES_MAX: usize = 128;
@@ -59,14 +58,6 @@ impl MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
-    }
-}
-
-/// Lower case, with hyphens.
-impl From<Uuid> for MessageId {
-    fn from(uuid: Uuid) -> Self {
-        // Hexadecimal digits and hyphens, 36 of them: nothing that needs to be checked.
-        Self(Arc::from(&*uuid.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())))
     }
 }
 

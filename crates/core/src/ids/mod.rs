@@ -1,5 +1,5 @@
 //! Makers of message ids. A business's own id is better than any of these: it is the same when the business does the same thing twice.
-//! All of them turn into a [`crate::MessageId`] by `into()`.
+//! Numbers turn into a [`crate::MessageId`] by `into()`.
 
 mod segments;
 mod snowflake;

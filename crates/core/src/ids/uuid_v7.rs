@@ -1,4 +1,4 @@
-use uuid::{Builder, Uuid};
+use crate::MessageId;
 
 /// Time has 48 bits.
 const TIME_MAX_MS: u64 = (1 << 48) - 1;
@@ -26,7 +26,7 @@ impl UuidV7 {
 
     /// The next one. `now_ms` is milliseconds since 1970; of `random`, which must come from a good source, 73 bits are used.
     #[allow(clippy::cast_possible_truncation)] // bits are what is wanted
-    pub fn next(&mut self, now_ms: u64, random: u128) -> Uuid {
+    pub fn next(&mut self, now_ms: u64, random: u128) -> MessageId {
         let first = (random >> 64) as u16 & COUNTER_FIRST_MAX;
         if now_ms > self.time_ms || !self.begun {
             (self.time_ms, self.counter, self.begun) = (now_ms.min(TIME_MAX_MS), first, true);
@@ -35,9 +35,21 @@ impl UuidV7 {
         } else {
             (self.time_ms, self.counter) = ((self.time_ms + 1).min(TIME_MAX_MS), first);
         }
-        let mut bits = [0; 10];
-        bits[..2].copy_from_slice(&self.counter.to_be_bytes());
-        bits[2..].copy_from_slice(&(random as u64).to_be_bytes());
-        Builder::from_unix_timestamp_millis(self.time_ms, &bits).into_uuid()
+        let version = 0x7000 | u128::from(self.counter);
+        let variant = u128::from((random as u64 >> 2) | 1 << 63);
+        MessageId::of_checked(text(u128::from(self.time_ms) << 80 | version << 64 | variant).into())
     }
+}
+
+/// 32 hexadecimal digits in lower case, in groups of 8, 4, 4, 4 and 12.
+fn text(uuid: u128) -> String {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(36);
+    for (at, byte) in uuid.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend([char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
+    }
+    text
 }

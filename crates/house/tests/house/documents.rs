@@ -142,7 +142,7 @@ fn documents_name_only_commands_and_flags_that_exist() {
 #[test]
 fn documents_name_only_settings_that_exist() {
     let known = read(Path::new("docs/SETTINGS.md"));
-    let allowed = ["baton.meta", "bench.jsonl", "cluster.id"];
+    let allowed = ["baton.evidence", "baton.meta", "bench.jsonl", "cluster.id"];
     let looks_like_setting = |span: &str| {
         span.contains('.')
             && !span.starts_with('.')
