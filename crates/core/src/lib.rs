@@ -1,6 +1,7 @@
 //! Messages, stamps, and the decisions of producers and consumers. Nothing here does I/O, reads a clock or draws a random
 //! number: what is needed of those is handed in, so that every decision can be driven by tests and by the simulator.
 
+pub mod consumer;
 mod evidence;
 mod headers;
 pub mod identity;

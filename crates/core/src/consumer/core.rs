@@ -261,6 +261,7 @@ impl Core {
             {
                 if let Some(front) = lane.front_mut() {
                     front.fate = Fate::Park;
+                    front.not_before_ms = 0;
                 }
                 self.advance(lane_id, now_ms);
             }
@@ -368,7 +369,9 @@ impl Core {
                 tenure.sole = tenure.sole.filter(|sole| *sole != lane_id);
             }
         }
-        self.has_to_settle(tenure_id);
+        if self.settings.settling == Settling::Each {
+            self.has_to_settle(tenure_id);
+        }
     }
 
     /// The first message of a lane is finished: handled, or durably put somewhere else.

@@ -34,6 +34,8 @@ impl Core {
     fn assign(&mut self, assignment: Assignment, now_ms: u64) {
         let tenure_id = TenureId(self.next_id());
         let Assignment { partition, frontier, metadata, stored_done, epoch, parked } = assignment;
+        self.settle_from(now_ms);
+        let told = frontier.map(|frontier| (frontier, metadata.clone()));
         let (restored, lineage) = match frontier.filter(|_| self.settings.settling == Settling::Frontier) {
             Some(frontier) => self.restore(&partition, frontier, &metadata, &stored_done),
             None => (Vec::new(), 0),
@@ -42,6 +44,7 @@ impl Core {
         let frontier = Frontier::new(frontier, restored);
         let mut tenure = Tenure::new(partition.clone(), epoch, frontier, self.seed(), now_ms);
         (tenure.settle.lineage, tenure.settle.stored) = (lineage, lineage != 0);
+        tenure.settle.told = told;
         tenure.parked.extend(parked.into_iter().map(|key| (key, ParkedKey::default())));
         self.by_name.insert(partition, tenure_id);
         self.tenures.insert(tenure_id, tenure);

@@ -68,7 +68,7 @@ impl Core {
         if self.settle_at_ms().is_none_or(|at_ms| at_ms > now_ms) {
             return;
         }
-        let (mut settlements, mut parts) = (Vec::new(), Vec::new());
+        let (mut settlements, mut parts, mut nothing_new) = (Vec::new(), Vec::new(), Vec::new());
         for tenure_id in std::mem::take(&mut self.settler.listed) {
             let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
                 continue;
@@ -78,6 +78,7 @@ impl Core {
             match self.settings.settling {
                 Settling::Frontier => {
                     let Some(settlement) = self.frontier_settlement(tenure_id) else {
+                        nothing_new.push(tenure_id);
                         continue;
                     };
                     settlements.push(settlement);
@@ -87,6 +88,7 @@ impl Core {
                     let done = std::mem::take(&mut tenure.settle.done);
                     let give_back = std::mem::take(&mut tenure.settle.give_back);
                     if done.is_empty() && give_back.is_empty() {
+                        nothing_new.push(tenure_id);
                         continue;
                     }
                     let partition = &tenure.partition;
@@ -106,15 +108,21 @@ impl Core {
             }
         }
         self.settler.urgent = false;
-        if settlements.is_empty() {
-            return;
+        if !settlements.is_empty() {
+            let ticket = Ticket(self.next_id());
+            self.settler.last_ms = Some(now_ms);
+            self.settler.outstanding = Some(Outstanding { ticket, since_ms: now_ms, parts });
+            self.act(Action::Settle { ticket, settlements });
         }
-        let ticket = Ticket(self.next_id());
-        self.settler.last_ms = Some(now_ms);
-        self.settler.outstanding = Some(Outstanding { ticket, since_ms: now_ms, parts });
-        self.act(Action::Settle { ticket, settlements });
+        nothing_new.into_iter().for_each(|tenure_id| self.close_on(tenure_id, now_ms));
     }
 
+    /// The interval counts from the first assignment.
+    pub(super) fn settle_from(&mut self, now_ms: u64) {
+        self.settler.last_ms.get_or_insert(now_ms);
+    }
+
+    /// What the engine is to be told; nothing if it knows.
     fn frontier_settlement(&mut self, tenure_id: TenureId) -> Option<Settlement> {
         let fresh_lineage = self.random().max(1);
         let ticket = Ticket(self.next_id());
@@ -142,6 +150,11 @@ impl Core {
                 self.report(Report::DoneCut { partition: partition.clone() });
             }
         }
+        let tenure = self.tenures.get_mut(&tenure_id)?;
+        if tenure.settle.told.as_ref().is_some_and(|(next, told)| *next == base && *told == metadata) {
+            return None;
+        }
+        tenure.settle.told = Some((base, metadata.clone()));
         Some(Settlement::Frontier { partition, next: base, metadata })
     }
 
@@ -174,6 +187,7 @@ impl Core {
             };
             tenure.settle.outstanding = false;
             if failed {
+                tenure.settle.told = None;
                 tenure.settle.done.extend(done);
                 tenure.settle.give_back.extend(give_back);
                 self.has_to_settle(tenure_id);

@@ -55,6 +55,8 @@ pub(super) struct Settle {
     pub listed: bool,
     /// A settlement is unanswered.
     pub outstanding: bool,
+    /// The frontier and metadata that the engine was told last: the same again would be a write for nothing.
+    pub told: Option<(i64, String)>,
     /// [`super::Settling::Each`]: done, and not settled yet.
     pub done: Vec<i64>,
     /// [`super::Settling::Each`]: to be given back.
