@@ -76,6 +76,15 @@ fn what_is_too_long_for_an_id_is_named_by_a_hash_that_never_changes() {
     assert_eq!(id, "id~EF6F33F55E846AD409F63F5186FF289B9A2A40992DA5609CA16A9F5E47BD2E62");
 }
 
+#[test]
+fn source_and_id_of_an_event_cannot_be_mixed_up() {
+    let id = |source: &str, id: &str| {
+        found(&delivery(&[("ce_id", id.as_bytes()), ("ce_source", source.as_bytes())], ""), None).0
+    };
+    assert_eq!((id("a|b", "c").as_str(), id("a", "b|c").as_str()), ("ce|a%7Cb|c", "ce|a|b%7Cc"));
+    assert_eq!(id("a%7Cb", "é"), "ce|a%257Cb|%C3%A9");
+}
+
 proptest! {
     #[test]
     fn different_events_have_different_ids(

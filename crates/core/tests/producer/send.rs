@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use baton_core::stamp::{Instance, Stamp};
 use baton_core::{
-    End, Ended, Failure, Fate, IN_FLIGHT_GRACE_MS, MESSAGE_BYTES, MessageId, NoSequence, Refusal, Retry, SendId,
-    SendOptions, Sends, Sequences, TopicPartition, Why,
+    End, Ended, Failure, Fate, IN_FLIGHT_GRACE_MS, MESSAGE_BYTES, MessageId, NoSequence, Refusal, Retry, SEQUENCES_MAX,
+    SendId, SendOptions, Sends, Sequences, TopicPartition, Why,
 };
 use proptest::prelude::*;
 
@@ -375,4 +375,70 @@ fn without_a_number_a_message_ends_or_waits() {
     assert!(sends.due_ms().unwrap() > 0, "nobody is to spin until it is");
     assert_eq!(sends.sequences().take_reports(0).len(), 1);
     assert_eq!(hand_over(&mut sends, 0).unwrap().1, 3);
+}
+
+#[test]
+fn acknowledgements_from_before_a_failure_do_not_end_the_caution_after_it() {
+    let mut sends = sends(8);
+    for item in 1..=7 {
+        accept(&mut sends, 0, 0, item);
+    }
+    let ids: Vec<_> = (0..4).map(|_| hand_over(&mut sends, 0).unwrap().0).collect();
+    assert!(sends.resolved(ids[0], 0, u64::MAX, NOT_STORED));
+    for id in &ids[1..] {
+        assert!(sends.resolved(*id, 1, 0, STORED));
+    }
+    // Only the last of them says something of how it goes now: two at a time.
+    let items: Vec<_> = std::iter::from_fn(|| hand_over(&mut sends, 60)).map(|(_, item, _)| item).collect();
+    assert_eq!(items, [1, 5]);
+}
+
+#[test]
+fn a_full_client_beyond_the_deadline_ends_the_message() {
+    let mut sends = sends(8);
+    accept(&mut sends, 0, 0, 1);
+    let (id, _, _) = hand_over(&mut sends, 0).unwrap();
+    sends.tick(TIMEOUT_MS);
+    sends.full(id);
+    assert_eq!(all_ended(&mut sends)[0].end, End::GivenUp { fate: Fate::NotStored, why: Why::Deadline });
+    assert_eq!((sends.next(TIMEOUT_MS).map(|next| next.id), sends.len()), (None, 0));
+}
+
+#[test]
+fn a_late_answer_says_nothing_of_another_message() {
+    let mut sends = sends(8);
+    accept(&mut sends, 0, 0, 1);
+    let (first, _, _) = hand_over(&mut sends, 0).unwrap();
+    assert!(sends.resolved(first, 0, 0, STORED));
+    accept(&mut sends, 0, 0, 2);
+    let (second, _, _) = hand_over(&mut sends, 0).unwrap();
+    assert!(!sends.resolved(first, 0, 0, REFUSED));
+    assert!(sends.resolved(second, 0, 0, STORED));
+}
+
+#[test]
+fn a_clock_that_goes_back_stands_still() {
+    let mut sends = sends(8);
+    sends.tick(TIMEOUT_MS);
+    accept(&mut sends, 0, 0, 1);
+    sends.tick(TIMEOUT_MS);
+    assert_eq!((sends.len(), sends.due_ms()), (1, Some(TIMEOUT_MS)));
+}
+
+#[test]
+fn partitions_with_messages_are_bounded_and_idle_ones_make_room() {
+    let sequences = Sequences::new(Instance::new("test-1").unwrap(), 1);
+    let mut sends: Sends<u64> = Sends::new(SendOptions::default(), sequences);
+    let most = SEQUENCES_MAX as u32;
+    for partition in 0..most {
+        accept(&mut sends, 0, partition, partition.into());
+    }
+    let offer = |sends: &mut Sends<u64>| {
+        let refused = sends.accept(0, &TopicPartition::new("orders", most), MessageId::from(0), 0, 0);
+        refused.map(|_| ()).map_err(|refused| refused.refusal)
+    };
+    assert_eq!(offer(&mut sends), Err(Refusal::TooManyPartitions(SEQUENCES_MAX)));
+    let (id, _, _) = hand_over(&mut sends, 0).unwrap();
+    assert!(sends.resolved(id, 0, 0, STORED));
+    assert_eq!(offer(&mut sends), Ok(()));
 }

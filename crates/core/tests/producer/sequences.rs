@@ -101,6 +101,7 @@ fn sequences_are_bounded_and_expire_only_when_all_is_reported() {
     let mut sequences = sequences().bounds(1, 100);
     let ticket = sequences.allot(&orders(0), 0).unwrap();
     assert_eq!(sequences.allot(&orders(1), 0), Err(NoSequence::TooMany(1)));
+    sequences.take_reports(0).into_iter().for_each(|report| sequences.reported(report));
     assert_eq!(sequences.expire(10, 8, 100), Ok(0), "in flight");
     assert!(sequences.acknowledged(ticket, 100));
     assert_eq!(sequences.expire(10, 9, 200), Ok(0), "not reported");
