@@ -117,6 +117,7 @@ impl Core {
             lanes: self.lanes.len(),
             handlers: self.runs.len(),
             parked_keys: self.tenures.values().map(|tenure| tenure.parked.len()).sum(),
+            deadlines: self.deadlines.len(),
         }
     }
 

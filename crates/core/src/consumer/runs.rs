@@ -32,6 +32,8 @@ pub(super) enum Cancelled {
     Partition,
 }
 
+/// Deadlines that may be kept beside those of handlers that run: they are thrown out together, so that it costs little for each.
+const DEADLINES_KEPT_MIN: usize = 64;
 /// Source of the failure of a handler that ran past its deadline.
 const DEADLINE_SOURCE: &str = "handler deadline";
 
@@ -90,6 +92,10 @@ impl Core {
         }
         let probe = self.dependency.started(run);
         self.runs.insert(run, Run { parts, since_ms: now_ms, probe, cancelled: None });
+        if self.deadlines.len() >= self.runs.len().saturating_mul(2) + DEADLINES_KEPT_MIN {
+            // Behind one that runs for long lie those that ended meanwhile.
+            self.deadlines.retain(|(_, run)| self.runs.contains_key(run));
+        }
         self.deadlines.push_back((now_ms.saturating_add(self.settings.handler_deadline_ms), run));
         self.act(Action::Start { run, messages });
     }

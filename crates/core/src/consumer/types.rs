@@ -447,4 +447,6 @@ pub struct Held {
     pub handlers: usize,
     /// Keys that are parked.
     pub parked_keys: usize,
+    /// Deadlines of handlers that are remembered.
+    pub deadlines: usize,
 }

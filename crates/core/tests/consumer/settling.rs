@@ -140,3 +140,15 @@ fn messages_of_a_partition_that_is_not_ours_are_not_handled() {
     assert_eq!((driver.offsets(), driver.core.counters().not_ours), (vec![], 1));
     assert_eq!(partition(9), TopicPartition::new("orders", 9));
 }
+
+#[test]
+fn a_set_in_the_side_store_that_belongs_to_another_commit_is_not_used() {
+    let metadata = encode_text(&Done { base: 0, lineage: 5, intervals: vec![(1, 2)] }, 4_096).0;
+    for (lineage, handled) in [(5, vec![0, 3]), (6, vec![0, 2, 3])] {
+        let (stored_done, _) = encode(&Done { base: 0, lineage, intervals: vec![(2, 3)] }, 4_096);
+        let mut driver = Driver::new(settings());
+        driver.assign(Assignment { metadata: metadata.clone(), stored_done, ..assignment(0, Some(0)) });
+        driver.deliver(&[(0, "a"), (1, "b"), (2, "c"), (3, "d")]);
+        assert_eq!(driver.offsets(), handled);
+    }
+}

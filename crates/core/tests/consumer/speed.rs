@@ -46,7 +46,8 @@ fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_
             core.finished(run, Outcomes::All(Outcome::Done), offset as u64 / 100);
             done += 1;
         }
-        assert!(core.held().messages <= 501, "{:?}", core.held());
+        let held = core.held();
+        assert!(held.messages <= 501 && held.lanes <= 501 && held.deadlines <= 1_200, "{held:?}");
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
