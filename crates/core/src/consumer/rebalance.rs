@@ -16,6 +16,8 @@ use crate::TopicPartition;
 impl Core {
     /// Partitions are ours from now on.
     pub fn assigned(&mut self, assignments: Vec<Assignment>, now_ms: u64) {
+        // Whoever stops takes nothing new: what is not ours here is not handled, and goes to others when we leave.
+        let assignments = if self.draining { Vec::new() } else { assignments };
         for assignment in assignments {
             if let Some(before) = self.by_name.get(&assignment.partition).copied() {
                 let epoch = self.tenures.get(&before).map_or(0, |tenure| tenure.epoch);
@@ -23,7 +25,7 @@ impl Core {
                     self.report(Report::OldAssignment { partition: assignment.partition });
                     continue;
                 }
-                self.forget(before);
+                self.forget(before, now_ms);
             }
             self.assign(assignment, now_ms);
         }
@@ -108,7 +110,7 @@ impl Core {
     pub fn lost(&mut self, partitions: &[TopicPartition], now_ms: u64) {
         for partition in partitions {
             if let Some(tenure_id) = self.by_name.get(partition).copied() {
-                self.forget(tenure_id);
+                self.forget(tenure_id, now_ms);
             }
         }
         self.shares_changed();
@@ -180,7 +182,7 @@ impl Core {
                     return;
                 }
                 let partition = tenure.partition.clone();
-                self.forget(tenure_id);
+                self.forget(tenure_id, now_ms);
                 if release {
                     self.act(Action::Release { partition });
                 }
@@ -204,7 +206,7 @@ impl Core {
     }
 
     /// Lets go of a partition at once. Its handlers still take their places until they have ended, but what they say changes nothing.
-    fn forget(&mut self, tenure_id: TenureId) {
+    fn forget(&mut self, tenure_id: TenureId, now_ms: u64) {
         let Some(tenure) = self.tenures.remove(&tenure_id) else {
             return;
         };
@@ -214,7 +216,7 @@ impl Core {
         self.turn.retain(|other| *other != tenure_id);
         // What was asked for and not taken yet must not happen any more, a settlement above all.
         let partition = &tenure.partition;
-        let runs = &mut self.runs;
+        let (runs, mut never_began) = (&mut self.runs, Vec::new());
         self.actions.retain_mut(|action| match action {
             Action::Settle { settlements, .. } => {
                 settlements.retain(|settlement| settlement.partition() != partition);
@@ -225,6 +227,7 @@ impl Core {
                 let drop = runs.get(run).is_some_and(only_ours);
                 if drop {
                     runs.remove(run);
+                    never_began.push(*run);
                 }
                 !drop
             }
@@ -239,6 +242,11 @@ impl Core {
             Action::DeadLetter { letter, .. } => letter.delivery.from != *partition,
             Action::Cancel { .. } | Action::Release { .. } | Action::Drained | Action::Report(_) => true,
         });
+        // A probe that never began would be waited for for ever.
+        for run in never_began {
+            let random = self.random();
+            self.dependency.ended(run, false, now_ms, random);
+        }
         self.cancel_runs(tenure_id);
     }
 

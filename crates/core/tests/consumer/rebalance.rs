@@ -163,3 +163,29 @@ fn draining_settles_the_last_frontier_before_it_says_that_all_is_done() {
     driver.confirm(ticket);
     assert_eq!(driver.others, [Action::Drained]);
 }
+
+#[test]
+fn whoever_stops_takes_no_partition_any_more() {
+    let mut driver = Driver::assigned(settings());
+    driver.deliver(&[(0, "a")]);
+    driver.core.drain(driver.now_ms + 1_000, driver.now_ms);
+    driver.assign(assignment(1, Some(0)));
+    driver.deliver_to(1, &[(0, "b")]);
+    driver.finish(0, Outcomes::All(Outcome::Stopped));
+    assert_eq!((driver.others, driver.core.held()), (vec![Action::Drained], Held::default()));
+}
+
+#[test]
+fn a_probe_that_is_lost_before_it_began_is_not_waited_for() {
+    let mut driver = Driver::assigned(settings());
+    driver.deliver(&[(0, "a")]);
+    driver.finish(0, Outcomes::All(Outcome::DependencyDown(failure("database"))));
+    driver.now_ms += 10_000;
+    // The probe is asked for here, and not taken by the shell before the partition goes.
+    driver.core.tick(driver.now_ms);
+    driver.core.lost(&[partition(0)], driver.now_ms);
+    driver.assign(Assignment { epoch: 2, ..assignment(0, Some(0)) });
+    driver.deliver(&[(0, "a")]);
+    driver.pass(20_000);
+    assert_eq!(driver.offsets(), [0]);
+}
