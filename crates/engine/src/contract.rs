@@ -25,8 +25,11 @@ pub struct Capabilities {
     pub metadata_bytes_max: usize,
     /// Whether it drops what it stored already when a producer's own retry brings it again.
     pub idempotent_retries: bool,
-    /// Whether messages sent before a group first subscribed reach the group.
+    /// Whether messages sent before a group first subscribed reach the group. Where they do not, a send to a topic that no group has
+    /// subscribed to fails with [`Fate::NotStored`].
     pub history: bool,
+    /// Whether partitions are shared out anew when a member joins. Where they are not, each stays where it is until its member leaves.
+    pub sharing: bool,
     /// What its acknowledgement of a send means.
     pub durability: Durability,
 }
@@ -144,7 +147,7 @@ pub enum EngineError {
     /// The caller: wrong address, wrong setting, unknown topic. Trying again does not help.
     #[error("{0}")]
     Caller(String),
-    /// The engine or the way there: it may pass.
+    /// The engine or the way there: it may pass. Producers and consumers go on by themselves when it did: call again.
     #[error("{0}")]
     Unavailable(String),
     /// The engine cannot do this; see its [`Capabilities`].
@@ -177,8 +180,12 @@ pub struct ConsumerOptions {
     pub topics: Vec<Arc<str>>,
     /// Where a group begins that has no position yet. There is no default that could skip messages silently.
     pub start: Start,
-    /// Deliveries that may wait unsettled, for each partition.
+    /// Deliveries that may wait unsettled, for each partition, where the engine counts them ([`Settling::Each`]); elsewhere, how many
+    /// are fetched ahead.
     pub prefetch: u32,
+    /// How long [`EngineConsumer::release`] is waited for when the group wants partitions elsewhere; then they are taken, and
+    /// [`Event::Lost`] says so.
+    pub release_wait: Duration,
     /// More settings, under the names of the engine's own client.
     pub settings: Vec<(String, String)>,
 }
@@ -204,6 +211,17 @@ pub enum Event {
     Lost(Vec<TopicPartition>),
     /// Messages, in the order of their partition.
     Messages(Vec<Delivery>),
+    /// What should have been delivered next is not there any more. With `next` above `expected`, the messages between were removed
+    /// (retention, deletion) before this group got them. With `next` below `expected`, the partition was cut back and may hold
+    /// other messages at offsets that were delivered before: all that it keeps is delivered again. Delivery goes on at `next`.
+    Gap {
+        /// In which partition.
+        partition: TopicPartition,
+        /// The offset that should have come.
+        expected: i64,
+        /// The offset that comes.
+        next: i64,
+    },
     /// Nothing in the time that was given.
     Idle,
 }
@@ -313,7 +331,8 @@ pub trait EngineConsumer: Send {
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), EngineError>;
 
     /// Settles. Returned means that the engine has it. Settlements of partitions that are not ours are refused with
-    /// [`EngineError::Caller`] and do nothing.
+    /// [`EngineError::Caller`] and do nothing; the others of the same call are settled all the same. Dropping the future leaves it
+    /// open whether they were.
     fn settle<'a>(&'a mut self, settlements: &'a [Settlement]) -> EngineFuture<'a, Result<(), EngineError>>;
 
     /// Gives partitions up that the engine asked for.

@@ -3,6 +3,14 @@
 //! An engine is a module behind [`Engine`]. What the documentation of the trait says is the contract; the suite in
 //! `conformance` tests each sentence of it. What an engine cannot do it says in its [`Capabilities`]; it is never emulated badly.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 
 pub use contract::*;

@@ -1,0 +1,116 @@
+//! Apache Kafka, one node and three.
+
+use std::sync::Arc;
+
+use baton_core::TopicPartition;
+use baton_engine::conformance::Subject;
+use baton_engine::kafka::KafkaEngine;
+use baton_engine::{Engine, EngineFuture};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::servers::{cache, free_port, script};
+
+pub(crate) const SMALL_BUFFER: &[(&str, &str)] = &[("queue.buffering.max.messages", "10")];
+const HEAP: &str = "384m";
+
+pub(crate) fn pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) fn short_patience() -> Vec<(String, String)> {
+    pairs(&[("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")])
+}
+
+pub(crate) async fn delete_records(address: &str, partition: &TopicPartition, offset: i64) -> Result<(), String> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().map_err(|error| error.to_string())?;
+    let mut list = TopicPartitionList::new();
+    let number = i32::try_from(partition.partition).unwrap();
+    list.add_partition_offset(&partition.topic, number, Offset::Offset(offset)).unwrap();
+    let result = admin.delete_records(&list, &AdminOptions::new()).await.map_err(|error| error.to_string())?;
+    result.elements().iter().try_for_each(|each| each.error()).map_err(|error| error.to_string())
+}
+
+struct Kafka {
+    engine: Arc<KafkaEngine>,
+    address: String,
+    nodes: u16,
+    settings: Vec<(&'static str, String)>,
+    _data: tempfile::TempDir,
+}
+
+impl Kafka {
+    async fn start(nodes: u16) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let ports: Vec<u16> = (0..2 * nodes).map(|_| free_port()).collect();
+        let settings = vec![
+            ("KAFKA_LIB", cache().join("kafka-4.3.1").display().to_string()),
+            ("KAFKA_DATA", data.path().join("kafka").display().to_string()),
+            ("KAFKA_PORT", ports[0].to_string()),
+            ("KAFKA_CONTROLLER_PORT", ports[1].to_string()),
+            ("KAFKA_HEAP", HEAP.to_owned()),
+            ("KAFKA_JVM_OPTS", "-XX:TieredStopAtLevel=1".to_owned()),
+            // An interrupted test cannot stop it any more.
+            ("KAFKA_OWNER", std::process::id().to_string()),
+        ];
+        let address = script("kafka-up", &settings, &[]).await.unwrap();
+        let engine = Arc::new(KafkaEngine::connect(&address, &[]).unwrap());
+        Self { engine, address, nodes, settings, _data: data }
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let mut down = std::process::Command::new(crate::servers::root().join("scripts/kafka-down"));
+        down.env("KAFKA_KILL", "1").stdout(std::process::Stdio::null());
+        for (name, value) in &self.settings {
+            down.env(name, value);
+        }
+        let _ = down.status();
+    }
+}
+
+impl Subject for Kafka {
+    fn name(&self) -> String {
+        format!("Apache Kafka 4.3.1, {} node(s)", self.nodes)
+    }
+
+    fn engine(&self) -> Arc<dyn Engine> {
+        self.engine.clone()
+    }
+
+    fn small_buffer(&self) -> Vec<(String, String)> {
+        pairs(SMALL_BUFFER)
+    }
+
+    fn interrupt(&self) -> Option<EngineFuture<'_, Result<(), String>>> {
+        let mut settings = self.settings.clone();
+        settings.push(("KAFKA_KILL", "1".to_owned()));
+        Some(Box::pin(async move { script("kafka-down", &settings, &[]).await.map(drop) }))
+    }
+
+    fn restore(&self) -> EngineFuture<'_, Result<(), String>> {
+        Box::pin(async { script("kafka-up", &self.settings, &[]).await.map(drop) })
+    }
+
+    fn remove<'a>(
+        &'a self,
+        partition: &'a TopicPartition,
+        offset: i64,
+    ) -> Option<EngineFuture<'a, Result<(), String>>> {
+        Some(Box::pin(delete_records(&self.address, partition, offset)))
+    }
+
+    fn short_patience(&self) -> Option<Vec<(String, String)>> {
+        Some(short_patience())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apache_kafka_passes_the_suite() {
+    let subject = Kafka::start(1).await;
+    let skipped = ["a_send_without_any_group_is_refused_as_not_stored", "what_is_given_back_is_delivered_again"];
+    crate::passes(&subject, &skipped).await;
+}

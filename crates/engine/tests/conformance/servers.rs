@@ -1,0 +1,49 @@
+//! Where the servers' files are, and which ports they get.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the range that the system gives to outgoing connections, so that a client that dials while a server is down cannot take
+/// the server's port.
+const PORTS: std::ops::Range<u16> = 21_000..22_000;
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// What `scripts/setup-tests` fills.
+pub(crate) fn cache() -> PathBuf {
+    std::env::var_os("BATON_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
+}
+
+/// A port that nobody listens on, and that this process gives out once.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let width = PORTS.end - PORTS.start;
+    let start = u16::try_from(std::process::id() % u32::from(width)).unwrap();
+    for _ in 0..width {
+        let port = PORTS.start + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % width;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
+
+/// Runs one of the project's scripts. They wait for readiness themselves, and say why if it does not come.
+pub(crate) async fn script(name: &str, settings: &[(&str, String)], arguments: &[String]) -> Result<String, String> {
+    let mut command = Command::new(root().join("scripts").join(name));
+    command.args(arguments).stdin(Stdio::null());
+    for (key, value) in settings {
+        command.env(key, value);
+    }
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let output = ran.map_err(|error| format!("scripts/{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    Err(format!("scripts/{name} failed: {}", String::from_utf8_lossy(&output.stderr)))
+}
