@@ -17,7 +17,7 @@ fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_
     let (mut offset, mut done, mut running, mut settled) = (0, 0u64, Vec::new(), 0);
     let (mut blocked, mut metadata_bytes_max) = (None, 0);
     let began = Instant::now();
-    while done + 1 < messages as u64 {
+    while offset < messages {
         let upto = (offset + 500).min(messages);
         let batch = (offset..upto).map(|offset| {
             let key = Some(Bytes::from(((offset * 7_919) % 1_000_000).to_be_bytes().to_vec()));
@@ -54,5 +54,7 @@ fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_
         "{:.0} messages a second on one core, metadata at most {metadata_bytes_max} bytes",
         messages as f64 / seconds
     );
+    // Every millionth message has the key that is blocked.
+    assert_eq!(done as i64, messages - (messages + 999_999) / 1_000_000);
     assert!(blocked.is_some() && settled == 0 && metadata_bytes_max < 4_096, "{blocked:?} {settled}");
 }
