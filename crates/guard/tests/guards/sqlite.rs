@@ -1,0 +1,96 @@
+//! SQLite: in the process, so what dies is the process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baton_guard::conformance::{Cut, CutGuard, Subject, SubjectError};
+use baton_guard::{
+    Conditional, Frontier, Group, GuardError, Inbox, Pruned, Redelivery, Sqlite, SqliteEffect, SqliteGuard,
+};
+use rusqlite::Connection;
+
+struct OnSqlite {
+    guard: SqliteGuard,
+    sqlite: Sqlite,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl OnSqlite {
+    async fn new(kind: fn(&Sqlite) -> SqliteGuard) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guards.db");
+        let sqlite = Sqlite::open(&path).unwrap();
+        let guard = kind(&sqlite);
+        guard.prepare().await.unwrap();
+        guard.prepare().await.unwrap();
+        sqlite.run(|database| database.execute_batch("CREATE TABLE effects (name TEXT)")).await.unwrap().unwrap();
+        Self { guard, sqlite, path, _folder: folder }
+    }
+}
+
+impl Subject for OnSqlite {
+    type Guard = SqliteGuard;
+
+    fn guard(&self) -> &SqliteGuard {
+        &self.guard
+    }
+
+    async fn write(&self, effect: SqliteEffect, name: String) -> Result<(), SubjectError> {
+        let written = effect.execute("INSERT INTO effects VALUES (?1)", (name,)).await;
+        written.map(drop).map_err(|error| SubjectError(error.to_string()))
+    }
+
+    async fn blunder(&self, effect: SqliteEffect) -> Result<(), SubjectError> {
+        // Ends the whole transaction, as a full disk does.
+        let refused = effect.execute("INSERT OR ROLLBACK INTO baton_fence VALUES (NULL, NULL, NULL, NULL)", ()).await;
+        refused.map(drop).map_err(|error| SubjectError(error.to_string()))
+    }
+
+    async fn count(&self, name: &str) -> u64 {
+        let other = Connection::open(&self.path).unwrap();
+        other.busy_timeout(Duration::from_secs(5)).unwrap();
+        let count: i64 =
+            other.query_row("SELECT count(*) FROM effects WHERE name = ?1", [name], |row| row.get(0)).unwrap();
+        u64::try_from(count).unwrap()
+    }
+
+    async fn prune(&self, group: &Group, kept: Duration, redelivery: Redelivery) -> Option<Result<Pruned, GuardError>> {
+        Some(self.guard.prune(group, kept, redelivery).await)
+    }
+
+    async fn age(&self, _: &Group, by: Duration) {
+        let by = i64::try_from(by.as_secs()).unwrap();
+        let aged = self.sqlite.run(move |database| {
+            database.execute("UPDATE baton_inbox SET done_at = done_at - ?1", [by])?;
+            database.execute("UPDATE baton_frontier SET changed_at = changed_at - ?1", [by])
+        });
+        aged.await.unwrap().unwrap();
+    }
+
+    async fn cut(&self, _: Cut) -> Option<CutGuard<SqliteGuard>> {
+        None
+    }
+
+    async fn restart(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn guards_on_sqlite_pass_the_suite() {
+    let mut reports = Vec::new();
+    for kind in [Inbox::sqlite, Frontier::sqlite, Conditional::sqlite] {
+        reports.push(baton_guard::conformance::run(&OnSqlite::new(kind).await).await);
+    }
+    crate::judge("sqlite", &reports);
+}
+
+#[tokio::test]
+async fn tables_that_are_not_there_are_named_with_what_to_do() {
+    let sqlite = Sqlite::new(Connection::open_in_memory().unwrap()).unwrap();
+    let message = baton_guard::Identity::new(Group::new("g").unwrap(), "a".try_into().unwrap());
+    let refused = baton_guard::Guard::begin(&Inbox::sqlite(&sqlite), &message).await.unwrap_err();
+    assert!(matches!(refused, GuardError::NotPrepared(_)), "{refused}");
+    assert!(refused.to_string().contains("prepare()"), "{refused}");
+}
