@@ -1,6 +1,8 @@
 //! Commits of a member: one at a time, in order, tried again while the partition stays ours.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use baton_core::TopicPartition;
@@ -26,14 +28,62 @@ struct Pending {
     not_before: Instant,
 }
 
+type Client = Arc<BaseConsumer<Context>>;
+
 /// What is to be committed. Only one is under way: the client library may bring several to their end in another order.
-#[derive(Default)]
 pub(super) struct Commits {
     waiting: VecDeque<Pending>,
     under_way: Option<Pending>,
+    worker: Worker,
+}
+
+/// A thread that waits for commits in the member's place. The Rust client has no other way to learn how one ended: it listens for the
+/// callback of asynchronous commits in a form in which librdkafka never calls it.
+struct Worker {
+    work: mpsc::Sender<(Client, TopicPartitionList)>,
+    results: mpsc::Receiver<Result<(), Code>>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Wakes the thread that starts it whenever a commit has ended.
+    fn start() -> std::io::Result<Self> {
+        let (work, receiver) = mpsc::channel::<(Client, TopicPartitionList)>();
+        let (sender, results) = mpsc::channel();
+        let member = std::thread::current();
+        let thread = std::thread::Builder::new().name("kafka-commits".to_owned()).spawn(move || {
+            for (client, list) in receiver {
+                let result = client.commit(&list, CommitMode::Sync);
+                // Let go of before it is known that it ended: who hears that may want to be the last to hold the client.
+                drop(client);
+                if sender.send(result.map_err(code)).is_err() {
+                    return;
+                }
+                member.unpark();
+            }
+        })?;
+        Ok(Self { work, results, thread })
+    }
+}
+
+fn code(error: rdkafka::error::KafkaError) -> Code {
+    error.rdkafka_error_code().unwrap_or(Code::Unknown)
 }
 
 impl Commits {
+    pub(super) fn start() -> std::io::Result<Self> {
+        Ok(Self { waiting: VecDeque::new(), under_way: None, worker: Worker::start()? })
+    }
+
+    /// Waits until none is under way; nothing of it is heard any more.
+    pub(super) fn end(self) {
+        let Self { worker: Worker { work, thread, .. }, .. } = self;
+        drop(work);
+        if thread.join().is_err() {
+            tracing::warn!("the thread for a Kafka consumer's commits panicked");
+        }
+    }
+
     pub(super) fn push(&mut self, positions: Vec<Position>, done: oneshot::Sender<Result<(), EngineError>>) {
         let now = Instant::now();
         let pending = Pending { positions, done, refused: None, deadline: now + COMMIT_WAIT, not_before: now };
@@ -47,7 +97,7 @@ impl Commits {
     }
 
     /// The engine has answered the one that is under way.
-    pub(super) fn answered(&mut self, result: Result<(), Code>) {
+    fn answered(&mut self, result: Result<(), Code>) {
         let Some(mut pending) = self.under_way.take() else { return };
         match result {
             Ok(()) => pending.resolve(Ok(())),
@@ -65,8 +115,11 @@ impl Commits {
         }
     }
 
-    /// Starts the next one. What is not ours any more is taken out of it and refused.
-    pub(super) fn go_on(&mut self, client: &BaseConsumer<Context>, ours: impl Fn(&TopicPartition, u64) -> bool) {
+    /// Takes in how the last one ended, and starts the next. What is not ours any more is taken out of it and refused.
+    pub(super) fn go_on(&mut self, client: &Client, ours: impl Fn(&TopicPartition, u64) -> bool) {
+        while let Ok(result) = self.worker.results.try_recv() {
+            self.answered(result);
+        }
         while self.under_way.is_none() {
             if self.waiting.front().is_none_or(|pending| Instant::now() < pending.not_before) {
                 return;
@@ -84,11 +137,11 @@ impl Commits {
                 pending.resolve(Ok(()));
                 continue;
             }
-            let code = |error: rdkafka::error::KafkaError| error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            let asked = list(&pending.positions).and_then(|list| client.commit(&list, CommitMode::Async));
+            let list = list(&pending.positions).map_err(code);
+            let asked = list.and_then(|list| self.worker.work.send((client.clone(), list)).map_err(|_| Code::Fatal));
             self.under_way = Some(pending);
-            if let Err(error) = asked {
-                self.answered(Err(code(error)));
+            if let Err(code) = asked {
+                self.answered(Err(code));
             }
         }
     }

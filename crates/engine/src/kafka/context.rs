@@ -8,7 +8,7 @@ use baton_core::TopicPartition;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 /// What the group wants.
@@ -18,16 +18,10 @@ pub(super) enum Rebalance {
     Revoke(Vec<TopicPartition>),
 }
 
-#[derive(Default)]
-struct Heard {
-    rebalances: VecDeque<Rebalance>,
-    commits: VecDeque<Result<(), Code>>,
-}
-
 /// Shared between librdkafka's callbacks and the member's thread, which is the one that they run on.
 #[derive(Clone, Default)]
 pub(super) struct Context {
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<VecDeque<Rebalance>>>,
     /// How often anything was called back: a poll that gave nothing may have done so.
     count: Arc<AtomicU64>,
     /// Nobody waits for rebalances any more: they are answered on the spot.
@@ -35,7 +29,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn heard(&self) -> MutexGuard<'_, VecDeque<Rebalance>> {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,11 +43,7 @@ impl Context {
     }
 
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).rebalances.pop_front()
-    }
-
-    pub(super) fn next_commit(&self) -> Option<Result<(), Code>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).commits.pop_front()
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 
@@ -84,13 +74,7 @@ impl ConsumerContext for Context {
         }
         let partitions = partitions(list);
         let rebalance = if assign { Rebalance::Assign(partitions) } else { Rebalance::Revoke(partitions) };
-        self.heard().rebalances.push_back(rebalance);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let code = |error: KafkaError| error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        let each = offsets.elements().iter().try_for_each(|element| element.error());
-        self.heard().commits.push_back(result.and(each).map_err(code));
+        self.heard().push_back(rebalance);
     }
 }
 

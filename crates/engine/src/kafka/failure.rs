@@ -16,7 +16,8 @@ pub(super) fn send_error(code: Code) -> SendError {
             Retry::Never,
             "make the message smaller, or raise message.max.bytes of the client and max.message.bytes of the topic",
         ),
-        Code::UnknownPartition | Code::UnknownTopic => {
+        // If it was there when an earlier attempt was stored, that is gone with it.
+        Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition => {
             (Fate::NotStored, Retry::Never, "create the topic, or use a partition that it has")
         }
         Code::InvalidTopic => (Fate::NotStored, Retry::Never, "use a topic name that Kafka allows"),
@@ -25,8 +26,8 @@ pub(super) fn send_error(code: Code) -> SendError {
             (Fate::NotStored, Retry::Never, "the topic refuses such records; a compacted one wants a key")
         }
         Code::InvalidDifferentRecord => (Fate::NotStored, Retry::Later, "another record of its batch was refused"),
-        Code::UnknownTopicOrPartition | Code::PolicyViolation | Code::InvalidRequiredAcks => {
-            (Fate::Unknown, Retry::Never, "the topic is gone, or does not allow this")
+        Code::PolicyViolation | Code::InvalidRequiredAcks => {
+            (Fate::Unknown, Retry::Never, "the topic does not allow this")
         }
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::SaslAuthenticationFailed => {
             (Fate::Unknown, Retry::Never, "this client is not allowed to write here")

@@ -63,7 +63,7 @@ pub(super) struct Member {
     options: ConsumerOptions,
     shared: Arc<Shared>,
     context: Context,
-    client: Client,
+    client: Arc<Client>,
     owned: Vec<Owned>,
     /// Of every partition ever seen, so that no epoch comes twice.
     epochs: HashMap<TopicPartition, u64>,
@@ -85,8 +85,11 @@ pub(super) fn run(
     started: oneshot::Sender<Result<(), EngineError>>,
 ) {
     let context = Context::default();
-    let client = match join(&config, &options, &context) {
-        Ok(client) => client,
+    let no_thread = |error| EngineError::Unavailable(format!("no thread for a Kafka consumer's commits: {error}"));
+    let joined =
+        join(&config, &options, &context).and_then(|client| Ok((client, Commits::start().map_err(no_thread)?)));
+    let (client, commits) = match joined {
+        Ok(both) => both,
         Err(error) => {
             // Who started it has gone: so does this thread.
             let _ = started.send(Err(error));
@@ -104,7 +107,7 @@ pub(super) fn run(
         epochs: HashMap::new(),
         assigning: None,
         revocation: None,
-        commits: Commits::default(),
+        commits,
         gap: false,
         last: 0,
     };
@@ -112,14 +115,14 @@ pub(super) fn run(
     member.leave();
 }
 
-fn join(config: &ClientConfig, options: &ConsumerOptions, context: &Context) -> Result<Client, EngineError> {
+fn join(config: &ClientConfig, options: &ConsumerOptions, context: &Context) -> Result<Arc<Client>, EngineError> {
     let mut client: Client = BaseConsumer::from_config_and_context(config, context.clone())
         .map_err(|error| failure::engine_error("the consumer of Kafka", &error))?;
     let thread = std::thread::current();
     client.set_nonempty_callback(move || thread.unpark());
     let topics: Vec<&str> = options.topics.iter().map(|topic| &**topic).collect();
     client.subscribe(&topics).map_err(|error| failure::engine_error("subscribing", &error))?;
-    Ok(client)
+    Ok(Arc::new(client))
 }
 
 impl Member {
@@ -407,9 +410,6 @@ impl Member {
     // ---- positions -------------------------------------------------------------------------------------------------
 
     fn commit(&mut self) {
-        while let Some(result) = self.context.next_commit() {
-            self.commits.answered(result);
-        }
         let owned = &self.owned;
         let ours = |partition: &TopicPartition, epoch: u64| {
             owned.iter().any(|each| each.partition == *partition && each.epoch == epoch)
@@ -534,7 +534,8 @@ impl Member {
         }
         self.shared.inbox().ended = true;
         self.shared.ready.notify_waiters();
-        // Dropping the client waits until the group has let us go.
+        // Who holds the client last waits until the group has let us go: that must be this thread.
+        self.commits.end();
     }
 }
 

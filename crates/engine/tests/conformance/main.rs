@@ -5,6 +5,8 @@
 
 mod embedded;
 mod kafka;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod servers;
 
 use baton_engine::conformance::{self, Subject};

@@ -1,0 +1,96 @@
+//! Connections, and what their errors mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+
+use crate::EngineError;
+
+/// How long one attempt to connect may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// Waits between attempts: from, to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Seconds between heartbeats, unless the URI says otherwise: a peer that vanished without a word is noticed within twice that.
+const HEARTBEAT_SECONDS: u16 = 10;
+const GOODBYE: u16 = 200;
+
+/// Where to connect.
+#[derive(Clone)]
+pub(super) struct Address(Arc<AMQPUri>);
+
+impl Address {
+    pub(super) fn new(uri: &str) -> Result<Self, EngineError> {
+        // The text may hold a password: it is not repeated.
+        let mut parsed: AMQPUri = uri.parse().map_err(|error| {
+            EngineError::Caller(format!(
+                "the address of RabbitMQ is no AMQP URI (amqp://user:password@host:port/vhost): {error}"
+            ))
+        })?;
+        parsed.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        Ok(Self(Arc::new(parsed)))
+    }
+
+    pub(super) async fn connect(&self, name: &str) -> Result<Connection, EngineError> {
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connecting = Connection::connect_uri((*self.0).clone(), properties);
+        match tokio::time::timeout(CONNECT_WAIT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(engine_error("connecting to RabbitMQ", &error)),
+            Err(_) => {
+                let waited = CONNECT_WAIT.as_secs();
+                Err(EngineError::Unavailable(format!("connecting to RabbitMQ: no answer in {waited} s")))
+            }
+        }
+    }
+}
+
+/// Says goodbye. What was not settled is given to others at once.
+pub(super) async fn close(connection: &Connection) {
+    // A connection that cannot be closed is one that is gone.
+    let _ = tokio::time::timeout(CLOSE_WAIT, connection.close(GOODBYE, "done".into())).await;
+}
+
+/// How long to wait before the next attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Backoff {
+    pub(super) fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+        wait
+    }
+}
+
+/// A name that AMQP can carry.
+pub(super) fn name(text: &str) -> Result<ShortString, EngineError> {
+    ShortString::try_new(text.to_owned())
+        .map_err(|_| EngineError::Caller(format!("the name {text:?} is longer than AMQP's 255 bytes")))
+}
+
+/// Whose fault a failed request is.
+pub(super) fn engine_error(doing: &str, error: &lapin::Error) -> EngineError {
+    let text = format!("{doing}: {error}");
+    let refused = match error.kind() {
+        ErrorKind::ProtocolError(error) => matches!(
+            error.kind(),
+            AMQPErrorKind::Soft(
+                AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED
+            )
+        ),
+        _ => false,
+    };
+    if refused { EngineError::Caller(text) } else { EngineError::Unavailable(text) }
+}

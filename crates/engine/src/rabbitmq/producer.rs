@@ -1,0 +1,437 @@
+//! Sending to RabbitMQ: a task that publishes in order, connects again, and publishes again what was not confirmed.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Confirmation, Connection, ExchangeKind};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::link::{self, Address, Backoff};
+use super::{DURABILITY, message};
+use crate::{EngineError, EngineFuture, EngineProducer, Fate, Full, ProducerOptions, Record, Retry, SendError, Stored};
+
+/// Messages and bytes that wait for their confirm, unless the settings say otherwise.
+const BUFFER_MESSAGES_MAX: usize = 100_000;
+const BUFFER_BYTES_MAX: usize = 64 << 20;
+/// Names of those settings.
+const BUFFER_MESSAGES: &str = "buffer.messages.max";
+const BUFFER_BYTES: &str = "buffer.bytes.max";
+/// Messages published and not confirmed at once: more is only more to publish again after a cut.
+const UNCONFIRMED_MAX: usize = 10_000;
+/// Bytes that a record takes up beside its key, content and headers.
+const RECORD_OVERHEAD_BYTES: usize = 128;
+
+type Outcome = Result<Stored, SendError>;
+/// A confirm that is waited for, of the record of this number.
+type Confirm = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
+
+/// A record that is not confirmed yet.
+struct Item {
+    record: Record,
+    bytes: usize,
+    deadline: Instant,
+    /// Whether it was ever on its way.
+    published: bool,
+    done: oneshot::Sender<Outcome>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// By number, in the order of the sends. Those below `next` are published on the present connection.
+    items: BTreeMap<u64, Item>,
+    waiting: VecDeque<u64>,
+    number: u64,
+    bytes: usize,
+    ended: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// There is something to publish, or the end.
+    work: Notify,
+    /// Something was resolved.
+    changed: Notify,
+    messages_max: usize,
+    bytes_max: usize,
+    unresolved: AtomicUsize,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resolve(&self, number: u64, outcome: Outcome) {
+        let mut queue = self.queue();
+        // One whose time was over may be confirmed later.
+        let Some(item) = queue.items.remove(&number) else { return };
+        queue.bytes -= item.bytes;
+        drop(queue);
+        self.unresolved.fetch_sub(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+        // Nobody listening is fine: the record was handed over all the same.
+        let _ = item.done.send(outcome);
+    }
+
+    /// Everything that is not confirmed is to be published again, before what is new.
+    fn start_over(&self) {
+        let mut queue = self.queue();
+        let all = queue.items.keys().copied().collect();
+        queue.waiting = all;
+    }
+
+    /// Gives up what has waited too long; says when to look again.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        loop {
+            let queue = self.queue();
+            let (number, item) = queue.items.iter().next()?;
+            if item.deadline > now {
+                return Some(item.deadline);
+            }
+            let (number, published) = (*number, item.published);
+            drop(queue);
+            self.resolve(number, Err(given_up(published)));
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let queue = self.queue();
+        queue.items.len() < self.messages_max && queue.bytes < self.bytes_max
+    }
+}
+
+fn given_up(published: bool) -> SendError {
+    let (fate, cause) = match published {
+        true => {
+            (Fate::Unknown, "RabbitMQ did not confirm in time; it may be stored, send it again under the same stamp")
+        }
+        false => (Fate::NotStored, "RabbitMQ could not be reached in time"),
+    };
+    SendError { fate, retry: Retry::Later, cause: cause.to_owned() }
+}
+
+fn never(cause: String) -> SendError {
+    SendError { fate: Fate::NotStored, retry: Retry::Never, cause }
+}
+
+/// What a confirm means.
+fn outcome(confirmation: Confirmation) -> Outcome {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(Stored { offset: None, durability: DURABILITY }),
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => Err(SendError {
+            fate: Fate::NotStored,
+            retry: Retry::Later,
+            cause: format!(
+                "RabbitMQ: {} {}; no group has subscribed to this partition: start its consumer once before sending",
+                returned.reply_code, returned.reply_text
+            ),
+        }),
+        // One of several queues may have it.
+        Confirmation::Nack(None) => Err(SendError {
+            fate: Fate::Unknown,
+            retry: Retry::Later,
+            cause: "RabbitMQ refused to vouch for it; it may be stored, send it again under the same stamp".to_owned(),
+        }),
+        Confirmation::NotRequested => Err(SendError {
+            fate: Fate::Unknown,
+            retry: Retry::Later,
+            cause: "this is a bug in Baton: a channel without confirms".to_owned(),
+        }),
+    }
+}
+
+pub(super) struct RabbitProducer {
+    shared: Arc<Shared>,
+    delivery_timeout: Duration,
+}
+
+impl RabbitProducer {
+    pub(super) fn start(address: Address, options: &ProducerOptions) -> Result<Self, EngineError> {
+        let (mut messages_max, mut bytes_max) = (BUFFER_MESSAGES_MAX, BUFFER_BYTES_MAX);
+        for (name, value) in &options.settings {
+            let limit = match name.as_str() {
+                BUFFER_MESSAGES => &mut messages_max,
+                BUFFER_BYTES => &mut bytes_max,
+                _ => {
+                    let known =
+                        format!("{BUFFER_MESSAGES}, {BUFFER_BYTES}; what concerns the connection is in its URI");
+                    return Err(EngineError::Caller(format!(
+                        "RabbitMQ producers have no setting {name}; there are {known}"
+                    )));
+                }
+            };
+            *limit = value.parse().map_err(|_| EngineError::Caller(format!("{name}={value} is not a whole number")))?;
+        }
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            work: Notify::new(),
+            changed: Notify::new(),
+            messages_max: messages_max.max(1),
+            bytes_max: bytes_max.max(1),
+            unresolved: AtomicUsize::new(0),
+        });
+        let publisher = Publisher { shared: shared.clone(), address, name: options.client_id.clone() };
+        tokio::spawn(publisher.run());
+        Ok(Self { shared, delivery_timeout: options.delivery_timeout })
+    }
+}
+
+impl EngineProducer for RabbitProducer {
+    fn send(&self, record: Record) -> Result<EngineFuture<'static, Outcome>, Full> {
+        let (done, receiver) = oneshot::channel();
+        let bytes = RECORD_OVERHEAD_BYTES + record_bytes(&record);
+        let deadline = Instant::now() + self.delivery_timeout;
+        let mut queue = self.shared.queue();
+        if queue.items.len() >= self.shared.messages_max || queue.bytes >= self.shared.bytes_max {
+            return Err(Full(Box::new(record)));
+        }
+        let number = queue.number;
+        queue.number += 1;
+        queue.bytes += bytes;
+        queue.waiting.push_back(number);
+        queue.items.insert(number, Item { record, bytes, deadline, published: false, done });
+        self.shared.unresolved.fetch_add(1, Ordering::AcqRel);
+        drop(queue);
+        self.shared.work.notify_one();
+        Ok(Box::pin(async move {
+            receiver.await.unwrap_or_else(|_| {
+                let cause = "the producer ended before the record was confirmed; it may be stored".to_owned();
+                Err(SendError { fate: Fate::Unknown, retry: Retry::Later, cause })
+            })
+        }))
+    }
+
+    fn room(&self) -> EngineFuture<'_, ()> {
+        Box::pin(async move {
+            loop {
+                let mut changed = std::pin::pin!(self.shared.changed.notified());
+                changed.as_mut().enable();
+                if self.shared.has_room() {
+                    return;
+                }
+                changed.await;
+            }
+        })
+    }
+
+    fn flush(&self, wait: Duration) -> EngineFuture<'_, usize> {
+        Box::pin(async move {
+            let emptied = async {
+                loop {
+                    let mut changed = std::pin::pin!(self.shared.changed.notified());
+                    changed.as_mut().enable();
+                    if self.shared.unresolved.load(Ordering::Acquire) == 0 {
+                        return;
+                    }
+                    changed.await;
+                }
+            };
+            // Over or not, the count says it.
+            let _ = tokio::time::timeout(wait, emptied).await;
+            self.shared.unresolved.load(Ordering::Acquire)
+        })
+    }
+}
+
+impl Drop for RabbitProducer {
+    fn drop(&mut self) {
+        self.shared.queue().ended = true;
+        self.shared.work.notify_one();
+    }
+}
+
+fn record_bytes(record: &Record) -> usize {
+    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    length(&record.key) + length(&record.payload) + record.headers.bytes()
+}
+
+struct Publisher {
+    shared: Arc<Shared>,
+    address: Address,
+    name: String,
+}
+
+/// Why a session ended.
+enum End {
+    Cut(EngineError),
+    Over,
+}
+
+impl Publisher {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        loop {
+            // Connected only when there is something to send.
+            if !self.wait_for_work().await {
+                return;
+            }
+            let connecting = self.address.connect(&self.name);
+            let error = match self.expiring(connecting).await {
+                Ok(connection) => {
+                    backoff = Backoff::default();
+                    let end = self.session(&connection).await;
+                    link::close(&connection).await;
+                    match end {
+                        End::Over => return,
+                        End::Cut(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(%error, "RabbitMQ producer: connecting again");
+            self.expiring(tokio::time::sleep(backoff.next())).await;
+        }
+    }
+
+    async fn wait_for_work(&self) -> bool {
+        loop {
+            {
+                let queue = self.shared.queue();
+                if !queue.items.is_empty() {
+                    return !queue.ended;
+                }
+                if queue.ended {
+                    return false;
+                }
+            }
+            self.shared.work.notified().await;
+        }
+    }
+
+    /// Waits for something while deadlines pass.
+    async fn expiring<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            let Some(next) = self.shared.expire(Instant::now()) else { return waiting.await };
+            tokio::select! {
+                done = &mut waiting => return done,
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    async fn session(&self, connection: &Connection) -> End {
+        let cut = |error: lapin::Error| End::Cut(link::engine_error("publishing", &error));
+        let channel = match connection.create_channel().await {
+            Ok(channel) => channel,
+            Err(error) => return cut(error),
+        };
+        if let Err(error) = channel.confirm_select(ConfirmSelectOptions::default()).await {
+            return cut(error);
+        }
+        self.shared.start_over();
+        let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
+        let mut known = HashSet::new();
+        loop {
+            let next_deadline = self.shared.expire(Instant::now());
+            while confirms.len() < UNCONFIRMED_MAX {
+                match self.publish_next(connection, &channel, &mut known).await {
+                    Ok(Some(confirm)) => confirms.push(confirm),
+                    Ok(None) => break,
+                    Err(error) => return End::Cut(error),
+                }
+            }
+            if self.shared.queue().ended {
+                return End::Over;
+            }
+            tokio::select! {
+                Some((number, confirmed)) = confirms.next(), if !confirms.is_empty() => match confirmed {
+                    Ok(confirmation) => self.shared.resolve(number, outcome(confirmation)),
+                    Err(error) => return cut(error),
+                },
+                () = self.shared.work.notified() => {}
+                () = sleep_until(next_deadline) => {}
+            }
+        }
+    }
+
+    /// Publishes the next record, if there is one. One that AMQP cannot carry, or whose topic is not there, is refused.
+    async fn publish_next(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+        known: &mut HashSet<Arc<str>>,
+    ) -> Result<Option<Confirm>, EngineError> {
+        loop {
+            let (number, record) = {
+                let mut queue = self.shared.queue();
+                let Some(number) = queue.waiting.pop_front() else { return Ok(None) };
+                match queue.items.get(&number) {
+                    Some(item) => (number, item.record.clone()),
+                    None => continue,
+                }
+            };
+            let topic = &record.to.topic;
+            // A message for an exchange that is not there would end the channel, and all that are under way on it.
+            if !known.contains(topic) {
+                match exchange_is_there(connection, topic).await {
+                    Ok(()) => _ = known.insert(topic.clone()),
+                    Err(EngineError::Caller(text)) => {
+                        self.shared.resolve(number, Err(never(text)));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let prepared = message::properties(&record, now_ms())
+                .and_then(|properties| Ok((properties, link::name(topic).map_err(|error| error.to_string())?)));
+            let (properties, exchange) = match prepared {
+                Ok(prepared) => prepared,
+                Err(text) => {
+                    self.shared.resolve(number, Err(never(text)));
+                    continue;
+                }
+            };
+            if let Some(item) = self.shared.queue().items.get_mut(&number) {
+                item.published = true;
+            }
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let (key, payload) = (routing_key(record.to.partition), record.payload.clone().unwrap_or_default());
+            let confirm = channel
+                .basic_publish(exchange, key, options, &payload, properties)
+                .await
+                .map_err(|error| link::engine_error("publishing", &error))?;
+            return Ok(Some(Box::pin(async move { (number, confirm.await) })));
+        }
+    }
+}
+
+pub(super) fn routing_key(partition: u32) -> ShortString {
+    // Ten digits at most.
+    ShortString::from(partition.to_string())
+}
+
+async fn exchange_is_there(connection: &Connection, topic: &str) -> Result<(), EngineError> {
+    let wrong = |error: lapin::Error| match link::engine_error("looking for the topic", &error) {
+        EngineError::Caller(text) => EngineError::Caller(format!("there is no topic {topic}; create it ({text})")),
+        other => other,
+    };
+    // Its own channel: one that asks for what is not there is closed.
+    let channel = connection.create_channel().await.map_err(wrong)?;
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let name = link::name(topic)?;
+    channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()).await.map_err(wrong)?;
+    // It is not needed any more, however its goodbye goes.
+    let _ = channel.close(200, "done".into()).await;
+    Ok(())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
