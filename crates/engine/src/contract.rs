@@ -321,7 +321,7 @@ pub trait EngineConsumer: Send {
     /// least every few seconds, also while everything is paused: this is what keeps the member alive.
     fn next(&mut self, wait: Duration) -> EngineFuture<'_, Result<Event, EngineError>>;
 
-    /// Stops deliveries of these partitions; what is on its way may still come.
+    /// Stops deliveries of these partitions; what is on its way may still come. A partition that is assigned anew is not paused.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError>;
 
     /// Lets deliveries come again, from where they stopped.

@@ -3,6 +3,7 @@
 //! An engine is a module behind [`Engine`]. What the documentation of the trait says is the contract; the suite in
 //! `conformance` tests each sentence of it. What an engine cannot do it says in its [`Capabilities`]; it is never emulated badly.
 
+mod address;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
@@ -13,4 +14,5 @@ pub mod kafka;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 
+pub use address::connect;
 pub use contract::*;

@@ -8,7 +8,7 @@ use baton_engine::conformance::Subject;
 use baton_engine::embedded::{EmbeddedEngine, EmbeddedOptions};
 use baton_engine::{Engine, EngineFuture};
 
-use crate::kafka::{SMALL_BUFFER, delete_records, pairs, short_patience};
+use crate::kafka::{SKIPPED, SMALL_BUFFER, delete_records, pairs, short_patience};
 use crate::servers::free_port;
 
 struct Embedded {
@@ -66,6 +66,5 @@ impl Subject for Embedded {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_broker_passes_the_suite() {
     let subject = Embedded::start().await;
-    let skipped = ["a_send_without_any_group_is_refused_as_not_stored", "what_is_given_back_is_delivered_again"];
-    crate::passes(&subject, &skipped).await;
+    crate::passes(&subject, SKIPPED).await;
 }

@@ -10,10 +10,13 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::servers::{cache, free_port, script};
+use crate::servers::{START_SECONDS_MAX, cache, free_ports, script};
 
 pub(crate) const SMALL_BUFFER: &[(&str, &str)] = &[("queue.buffering.max.messages", "10")];
 const HEAP: &str = "384m";
+/// What Kafka cannot and need not do.
+pub(crate) const SKIPPED: &[&str] =
+    &["a_send_without_any_group_is_refused_as_not_stored", "what_is_given_back_is_delivered_again"];
 
 pub(crate) fn pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -44,14 +47,15 @@ struct Kafka {
 impl Kafka {
     async fn start(nodes: u16) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let ports: Vec<u16> = (0..2 * nodes).map(|_| free_port()).collect();
         let settings = vec![
             ("KAFKA_LIB", cache().join("kafka-4.3.1").display().to_string()),
             ("KAFKA_DATA", data.path().join("kafka").display().to_string()),
-            ("KAFKA_PORT", ports[0].to_string()),
-            ("KAFKA_CONTROLLER_PORT", ports[1].to_string()),
+            ("KAFKA_NODES", nodes.to_string()),
+            ("KAFKA_PORT", free_ports(nodes).to_string()),
+            ("KAFKA_CONTROLLER_PORT", free_ports(nodes).to_string()),
             ("KAFKA_HEAP", HEAP.to_owned()),
             ("KAFKA_JVM_OPTS", "-XX:TieredStopAtLevel=1".to_owned()),
+            ("KAFKA_WAIT", START_SECONDS_MAX.to_string()),
             // An interrupted test cannot stop it any more.
             ("KAFKA_OWNER", std::process::id().to_string()),
         ];
@@ -111,6 +115,11 @@ impl Subject for Kafka {
 #[tokio::test(flavor = "multi_thread")]
 async fn apache_kafka_passes_the_suite() {
     let subject = Kafka::start(1).await;
-    let skipped = ["a_send_without_any_group_is_refused_as_not_stored", "what_is_given_back_is_delivered_again"];
-    crate::passes(&subject, &skipped).await;
+    crate::passes(&subject, SKIPPED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_of_apache_kafka_pass_the_suite() {
+    let subject = Kafka::start(3).await;
+    crate::passes(&subject, SKIPPED).await;
 }

@@ -8,7 +8,7 @@ use baton_engine::rabbitmq::RabbitEngine;
 use baton_engine::{Engine, EngineFuture};
 
 use crate::kafka::pairs;
-use crate::servers::{free_port, script};
+use crate::servers::{START_SECONDS_MAX, free_port, script};
 
 struct Rabbit {
     engine: Arc<RabbitEngine>,
@@ -24,6 +24,7 @@ impl Rabbit {
             ("RABBIT_PORT", free_port().to_string()),
             ("RABBIT_NODE_PORT", free_port().to_string()),
             ("RABBIT_EPMD_PORT", free_port().to_string()),
+            ("RABBIT_WAIT", START_SECONDS_MAX.to_string()),
             // An interrupted test cannot stop it any more.
             ("RABBIT_OWNER", std::process::id().to_string()),
         ];

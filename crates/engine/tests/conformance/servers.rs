@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// the server's port.
 const PORTS: std::ops::Range<u16> = 21_000..22_000;
 
+/// How long a server may take to start on a machine that is busy with other tests.
+pub(crate) const START_SECONDS_MAX: u32 = 240;
+
 /// The repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -21,16 +24,21 @@ pub(crate) fn cache() -> PathBuf {
 
 /// A port that nobody listens on, and that this process gives out once.
 pub(crate) fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of so many ports in a row.
+pub(crate) fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
+    let width = PORTS.end - PORTS.start - count;
     let start = u16::try_from(std::process::id() % u32::from(width)).unwrap();
     for _ in 0..width {
-        let port = PORTS.start + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % width;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = PORTS.start + (start + NEXT.fetch_add(count, Ordering::Relaxed)) % width;
+        if (port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return port;
         }
     }
-    panic!("no free port in {PORTS:?}");
+    panic!("no {count} free ports in {PORTS:?}");
 }
 
 /// Runs one of the project's scripts. They wait for readiness themselves, and say why if it does not come.
