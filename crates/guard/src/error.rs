@@ -98,7 +98,8 @@ pub enum CommitError {
     /// Somebody else committed the message in the meantime. Nothing of ours was.
     #[error("somebody else applied the message first; this was rolled back")]
     AlreadyDone,
-    /// The partition has a new owner. Nothing of ours was committed.
+    /// The partition has a new owner. Nothing of ours was committed (under a [`crate::Claim`] the effect cannot be undone, and is
+    /// marked). Acknowledge nothing.
     #[error("the partition has a new owner; this was rolled back")]
     Fenced,
     /// The lease ended before the mark was made ([`crate::Claim`] only): the effect happened, and may happen again elsewhere.

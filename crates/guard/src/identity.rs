@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use baton_core::stamp::Stamp;
-use baton_core::{BadMessageId, MessageId, TopicPartition};
+use baton_core::{MessageId, TopicPartition};
 use thiserror::Error;
 
 /// Longest name of a consumer group, in bytes: what Kafka and RabbitMQ take, and what fits into every store's index beside an id.
@@ -88,12 +88,6 @@ impl Identity {
         let (instance, epoch, sequence) = (Arc::clone(&stamp.instance), stamp.epoch, stamp.sequence);
         let place = Some(Place { instance, epoch, partition, sequence });
         Self { group, id: stamp.id.clone(), place, fence: None }
-    }
-
-    /// A message without any id: known by where it lies, which must be a place that lasts. Catches redelivery, and nothing
-    /// that was sent twice. Topics with names that no id may hold are refused.
-    pub fn at_offset(group: Group, partition: &TopicPartition, offset: i64) -> Result<Self, BadMessageId> {
-        Ok(Self::new(group, MessageId::new(format!("{partition}-{offset}"))?))
     }
 
     /// The same, on behalf of an owner.

@@ -49,9 +49,11 @@
 //!
 //! A stamp's id is the same in every copy of a message, so everything is caught: redelivery, a producer's retry, replay. So is a
 //! business id or `ce_id`, if the sender makes it when the fact is recorded and not when it is sent. Topic, partition and offset
-//! ([`Identity::at_offset`]) catch redelivery only: the same message sent twice has two offsets.
+//! catch redelivery only: the same message sent twice has two offsets. [`baton_core::identity::identify`] chooses.
 
 mod apply;
+#[cfg(feature = "redis")]
+mod claim;
 mod condition;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -59,22 +61,39 @@ mod error;
 mod guard;
 mod identity;
 mod kinds;
+#[cfg(feature = "redis")]
+mod lock;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlx"))]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "sqlx needs some of it"))]
+mod postgres_sql;
 mod redelivery;
 mod sequences;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlx")]
+mod sqlx;
 
 pub use apply::{ApplyError, Outcome, apply, apply_batch};
+#[cfg(feature = "redis")]
+pub use claim::{Claim, ClaimEffect, OpenClaim};
 pub use condition::{Condition, ConditionError, Verdict, Version};
 pub use error::{CommitError, EffectError, GuardError};
 pub use guard::{Admission, Batch, Durable, EffectOf, Fate, Guard, Open, State, Strength, Weakness};
 pub use identity::{BadGroup, Fence, GROUP_BYTES_MAX, Group, Identity, Place};
 pub use kinds::{Conditional, Frontier, Inbox};
+#[cfg(feature = "redis")]
+pub use lock::{Held, Lock};
+#[cfg(feature = "mysql")]
+pub use mysql::{LentConnection, MysqlEffect, MysqlGuard, OpenMysql};
 #[cfg(feature = "postgres")]
-pub use postgres::{OpenPostgres, PostgresEffect, PostgresGuard};
+pub use postgres::{Lent, OpenPostgres, PostgresEffect, PostgresGuard};
 pub use redelivery::{PRUNE_MARGIN, PRUNE_ROWS, Pruned, Redelivery};
 pub use sequences::INTERVALS_MAX;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenSqlite, Sqlite, SqliteEffect, SqliteGuard};
+#[cfg(feature = "sqlx")]
+pub use sqlx::{mark_inbox, prepare_inbox};

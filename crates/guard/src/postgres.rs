@@ -18,7 +18,7 @@ use crate::{
     Inbox, Open, PRUNE_MARGIN, PRUNE_ROWS, Pruned, Redelivery, State, Strength, Weakness,
 };
 
-mod sql;
+use crate::postgres_sql as sql;
 
 /// What is being done when messages are asked for.
 const BEGINNING: &str = "beginning";

@@ -8,7 +8,9 @@
 )]
 
 mod link;
+mod mysql;
 mod postgres;
+mod redis;
 mod servers;
 mod sqlite;
 

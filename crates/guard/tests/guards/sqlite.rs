@@ -94,3 +94,35 @@ async fn tables_that_are_not_there_are_named_with_what_to_do() {
     assert!(matches!(refused, GuardError::NotPrepared(_)), "{refused}");
     assert!(refused.to_string().contains("prepare()"), "{refused}");
 }
+
+/// A process that dies at each of its statements in turn, and its successor: the message is applied once, whatever happened.
+#[tokio::test]
+async fn a_process_that_dies_at_any_statement_applies_each_message_once() {
+    for frontier in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guards.db");
+        let mut deaths = 0;
+        for at in 1.. {
+            assert!(at < 200, "it dies at each statement without end");
+            let mut victim = std::process::Command::new(env!("CARGO_BIN_EXE_guard-victim"));
+            let run = |victim: &mut std::process::Command, at: u32| {
+                victim.arg(&path).arg(if frontier { "frontier" } else { "inbox" }).arg(at.to_string()).status().unwrap()
+            };
+            let died = !run(&mut victim, at).success();
+            let mut successor = std::process::Command::new(env!("CARGO_BIN_EXE_guard-victim"));
+            assert!(run(&mut successor, 0).success());
+            let database = Connection::open(&path).unwrap();
+            let effects: Vec<i64> = {
+                let mut count = database.prepare("SELECT count(*) FROM effects GROUP BY name ORDER BY name").unwrap();
+                count.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+            };
+            assert_eq!(effects, [1, 1, 1], "died at statement {at}");
+            database.execute_batch("DELETE FROM effects; DELETE FROM baton_inbox; DELETE FROM baton_frontier").unwrap();
+            if !died {
+                break;
+            }
+            deaths += 1;
+        }
+        assert!(deaths >= 10, "it died {deaths} times");
+    }
+}
