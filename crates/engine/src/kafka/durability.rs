@@ -23,6 +23,7 @@ impl Durabilities {
     }
 
     /// The same everywhere.
+    #[cfg(feature = "embedded")]
     pub(super) fn fixed(durability: Durability) -> Self {
         Self { otherwise: durability, fixed: true, topics: RwLock::default() }
     }

@@ -32,8 +32,8 @@ use self::durability::Durabilities;
 use self::settings::Settings;
 use self::topics::Topics;
 use crate::{
-    Capabilities, ConsumerOptions, Durability, Engine, EngineConsumer, EngineError, EngineFuture, EngineProducer,
-    EngineReader, ProducerOptions, Settling, TopicSpec,
+    Capabilities, ConsumerOptions, Engine, EngineConsumer, EngineError, EngineFuture, EngineProducer, EngineReader,
+    ProducerOptions, Settling, TopicSpec,
 };
 
 /// Characters of metadata that a broker keeps with a position, unless its `offset.metadata.max.bytes` says otherwise.
@@ -58,7 +58,7 @@ impl KafkaEngine {
     pub(crate) fn connect_durable(
         servers: &str,
         settings: &[(String, String)],
-        durability: Durability,
+        durability: crate::Durability,
     ) -> Result<Self, EngineError> {
         Self::with(servers, settings, Durabilities::fixed(durability))
     }

@@ -220,10 +220,14 @@ impl EngineConsumer for RabbitConsumer {
             if let Some(channel) = channel
                 && !actions.is_empty()
             {
-                act(&channel, &actions).await?;
-                // An acknowledgement has no answer; this has one, and comes behind them.
-                let answered = channel.basic_qos(prefetch, BasicQosOptions::default()).await;
-                answered.map_err(|error| lost_on_the_way(&error))?;
+                // A task of its own: a caller that waits no longer must not leave half of them unsaid, and those held for ever.
+                let said = tokio::spawn(async move {
+                    act(&channel, &actions).await?;
+                    // An acknowledgement has no answer; this has one, and comes behind them.
+                    let answered = channel.basic_qos(prefetch, BasicQosOptions::default()).await;
+                    answered.map_err(|error| lost_on_the_way(&error))
+                });
+                said.await.map_err(|error| EngineError::Bug(format!("settling: {error}")))??;
             }
             refused.map_or(Ok(()), Err)
         })

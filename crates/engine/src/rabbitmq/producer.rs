@@ -310,10 +310,12 @@ impl Publisher {
     async fn expiring<T>(&self, waiting: impl Future<Output = T>) -> T {
         let mut waiting = std::pin::pin!(waiting);
         loop {
-            let Some(next) = self.shared.expire(Instant::now()) else { return waiting.await };
+            let next = self.shared.expire(Instant::now());
             tokio::select! {
                 done = &mut waiting => return done,
-                () = tokio::time::sleep_until(next) => {}
+                () = sleep_until(next) => {}
+                // What comes now has a deadline, too. Who waits for work looks at the queue first.
+                () = self.shared.work.notified() => {}
             }
         }
     }
