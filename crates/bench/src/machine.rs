@@ -62,25 +62,29 @@ pub struct Window {
 /// A window in which other processes took more of a core than this is marked as noisy.
 pub const NOISE_CORES: f64 = 0.4;
 
-/// What of the free memory is touched before the first round.
-const TOUCHED_PERCENT: u64 = 85;
-/// The machine's pages, and pieces in which memory is asked for.
-const PAGE_BYTES: usize = 4096;
-const PIECE_BYTES: usize = 256 << 20;
+/// What of the memory that can be had is filled.
+const FILLED_PERCENT: u64 = 85;
+const READ_BYTES: usize = 1 << 20;
 
-/// Writes one byte to each page of most of the free memory, and gives it back. The first touch of a page of a virtual machine
-/// costs the host a fault, many times what the page is worth afterwards: without this, who runs first pays for all. Says how
-/// many MiB it was.
-pub fn touch_free_memory() -> u64 {
-    let free_bytes = labelled("/proc/meminfo", "MemFree:").unwrap_or(0) * 1024;
-    let pieces = (free_bytes / 100 * TOUCHED_PERCENT) as usize / PIECE_BYTES;
-    let mut held = Vec::with_capacity(pieces);
-    for _ in 0..pieces {
-        let mut piece = vec![0_u8; PIECE_BYTES];
-        piece.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-        held.push(std::hint::black_box(piece));
+/// Fills the page cache by reading a file without content, as it is full on any machine that has worked for a while: a page
+/// that a server needs is then taken from this file. A virtual machine gives its free memory back to its host, and the first
+/// touch of such a page costs a fault there, many times what the copy into it does; whoever runs first would pay for all.
+/// To be called before each run, since each frees what it had. Says how many MiB it was.
+pub fn fill_page_cache(scratch: &Path) -> Fallible<u64> {
+    let path = scratch.join("page-cache");
+    if !path.exists() {
+        let available_bytes = labelled("/proc/meminfo", "MemAvailable:").unwrap_or(0) * 1024;
+        fs::File::create(&path)?.set_len(available_bytes / 100 * FILLED_PERCENT)?;
     }
-    (held.len() * PIECE_BYTES) as u64 >> 20
+    let mut file = fs::File::open(&path)?;
+    let mut bytes = vec![0; READ_BYTES];
+    let mut filled = 0;
+    loop {
+        match std::io::Read::read(&mut file, &mut bytes)? {
+            0 => return Ok(filled >> 20),
+            read => filled += read as u64,
+        }
+    }
 }
 
 impl Snapshot {

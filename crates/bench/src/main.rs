@@ -105,6 +105,8 @@ pub struct Plan {
     pub server_warm: Duration,
     /// Rest after each run.
     pub settle: Duration,
+    /// Whether the page cache is filled before each run.
+    pub fill_page_cache: bool,
     /// Records of the read work.
     pub read_records: u64,
     /// Where `perf record` puts its recordings, when it is wanted.
@@ -141,8 +143,8 @@ fn run(arguments: &Arguments) -> Fallible<bool> {
     fs::create_dir_all(&arguments.scratch)?;
     let plan = plan(arguments)?;
     let mut record = Record::create(&arguments.output)?;
-    let touched_mib = if arguments.quick { 0 } else { machine::touch_free_memory() };
-    record.head(&head(arguments, &plan, touched_mib)?)?;
+    let filled_mib = if plan.fill_page_cache { machine::fill_page_cache(&plan.places.scratch)? } else { 0 };
+    record.head(&head(arguments, &plan, filled_mib)?)?;
     for round in 1..=arguments.rounds {
         record.raw_line(&serde_json::json!({
             "round": round, "device": figures::probe_device(&plan.places.scratch)?, "load_average": machine::load_average(),
@@ -191,13 +193,14 @@ fn plan(arguments: &Arguments) -> Fallible<Plan> {
         measure,
         server_warm,
         settle,
+        fill_page_cache: !arguments.quick,
         read_records,
         profile: arguments.profile.clone(),
     })
 }
 
 /// Settings of all sides and the machine, for the top of the report.
-fn head(arguments: &Arguments, plan: &Plan, touched_mib: u64) -> Fallible<Vec<String>> {
+fn head(arguments: &Arguments, plan: &Plan, filled_mib: u64) -> Fallible<Vec<String>> {
     let mut lines = machine::describe(&plan.places.scratch);
     let probe = figures::probe_device(&plan.places.scratch)?;
     lines.push(format!(
@@ -205,7 +208,9 @@ fn head(arguments: &Arguments, plan: &Plan, touched_mib: u64) -> Fallible<Vec<St
         probe.append_4_kib_us, probe.append_64_kib_us, probe.append_1_mib_us
     ));
     lines.push(format!("load        {:.2} (1 minute)", machine::load_average()));
-    lines.push(format!("memory      {touched_mib} MiB of free memory were touched before the first round"));
+    lines.push(format!(
+        "memory      {filled_mib} MiB of the page cache were filled with something else before each run"
+    ));
     lines.extend(server::describe(&plan.places));
     lines.push("rivals      as scripts/bench-engines writes them: RabbitMQ quorum queue, NATS sync_interval always, RocketMQ SYNC_FLUSH".into());
     let settings = |settings: &[(&str, &str)]| {
@@ -281,6 +286,9 @@ fn run_server(kind: Kind, plan: &Plan, chosen: &[Work], round: u32, record: &mut
                 sides.reverse();
             }
             for side in sides {
+                if plan.fill_page_cache {
+                    machine::fill_page_cache(&plan.places.scratch)?;
+                }
                 match bench.run(work, &side) {
                     Ok(figures) => record.figures(figures)?,
                     Err(error) => record.failed(format!("round {round}, {}, {}: {error}", work.name, side.name)),
