@@ -208,12 +208,13 @@ async fn a_paused_partition_is_silent_and_goes_on_where_it_stopped(bench: &Bench
 
 async fn seek_delivers_from_there(bench: &Bench<'_>) -> CaseResult {
     let topic = bench.topic(2, &["group"]).await?;
-    bench.send_all(numbered(&topic, 0, 0..500)).await?;
+    // So many that a client holds some when it is told to go elsewhere.
+    bench.send_all(numbered(&topic, 0, 0..20_000)).await?;
     let partition = TopicPartition::new(topic.clone(), 0);
     let mut member = bench.consumer("group", &topic).await?;
     member.until_assigned(2).await?;
     // Right after the assignment, in the middle of deliveries, and after the end.
-    for (offset, taken) in [(400, 50), (100, 17), (450, 50), (0, 500), (499, 1)] {
+    for (offset, taken) in [(19_950, 50), (100, 17), (5_000, 2_000), (0, 3_000), (19_000, 500), (19_999, 1)] {
         member.consumer.seek(&partition, offset)?;
         let (mut came, deadline) = (Vec::new(), Instant::now() + WAIT);
         while came.len() < taken {

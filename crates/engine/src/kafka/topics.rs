@@ -17,6 +17,25 @@ const REQUEST_WAIT: Duration = Duration::from_secs(30);
 /// How long one look at the metadata may take, and how long until the next one.
 const LOOK_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long several brokers must go on saying that there is no such topic: one that was just created reaches each at its own time, and
+/// any of them may be the one that is asked.
+const ABSENT_WAIT: Duration = Duration::from_secs(5);
+
+/// What one broker says.
+enum Look {
+    There(Shape),
+    /// Unknown to this one, of so many brokers.
+    Absent(usize),
+}
+
+impl Look {
+    fn there(self) -> Option<Shape> {
+        match self {
+            Self::There(shape) => Some(shape),
+            Self::Absent(_) => None,
+        }
+    }
+}
 
 /// How many partitions and copies a topic has, and whether each partition has a leader.
 struct Shape {
@@ -73,7 +92,7 @@ impl Topics {
     /// A topic that was just created is not known to every broker at once.
     async fn wait_until_led(&self, topic: &TopicSpec, deadline: Instant) -> Result<(), EngineError> {
         loop {
-            let shape = self.shape(&topic.name).await;
+            let shape = self.look(&topic.name).await.map(Look::there);
             let late = Instant::now() >= deadline;
             match shape {
                 Ok(Some(shape))
@@ -107,13 +126,24 @@ impl Topics {
     /// Topics appear with all their partitions at once; asked twice, a smaller number is the number.
     async fn settled_smaller(&self, topic: &TopicSpec, seen: u32) -> bool {
         tokio::time::sleep(LOOK_AGAIN).await;
-        matches!(self.shape(&topic.name).await, Ok(Some(shape)) if shape.partitions == seen)
+        matches!(self.look(&topic.name).await, Ok(Look::There(shape)) if shape.partitions == seen)
     }
 
     /// [`crate::Engine::partitions`]. Learns what an acknowledgement of the topic means, too.
     pub(super) async fn partitions(&self, topic: &str) -> Result<u32, EngineError> {
-        let Some(shape) = self.shape(topic).await? else {
-            return Err(EngineError::Caller(format!("there is no topic {topic}; create it, or check its name")));
+        let deadline = Instant::now() + ABSENT_WAIT;
+        let shape = loop {
+            match self.look(topic).await? {
+                Look::There(shape) => break shape,
+                Look::Absent(brokers) if brokers > 1 && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_AGAIN).await
+                }
+                Look::Absent(_) => {
+                    return Err(EngineError::Caller(format!(
+                        "there is no topic {topic}; create it, or check its name"
+                    )));
+                }
+            }
         };
         if !self.durabilities.knows(topic) {
             self.learn(topic, shape.replicas_min).await;
@@ -132,24 +162,29 @@ impl Topics {
         self.durabilities.learn(topic, durability);
     }
 
-    async fn shape(&self, topic: &str) -> Result<Option<Shape>, EngineError> {
+    async fn look(&self, topic: &str) -> Result<Look, EngineError> {
         let (admin, name) = (self.admin.clone(), topic.to_owned());
         let asked = tokio::task::spawn_blocking(move || {
             let metadata = admin.inner().fetch_metadata(Some(&name), LOOK_WAIT)?;
-            let shape = metadata.topics().first().map(|topic| match topic.error().map(Code::from) {
-                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
-                Some(code) => Err(code),
-                None => Ok(Some(Shape {
-                    partitions: u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX),
-                    replicas_min: topic.partitions().iter().map(|each| each.replicas().len()).min().unwrap_or(0),
-                    led: topic.partitions().iter().all(|each| each.leader() >= 0),
-                })),
-            });
-            Ok(shape.unwrap_or(Ok(None)))
+            let absent = Look::Absent(metadata.brokers().len());
+            Ok(metadata
+                .topics()
+                .first()
+                .map_or(Ok(None), |topic| match topic.error().map(Code::from) {
+                    Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => Ok(None),
+                    Some(code) => Err(code),
+                    None if topic.partitions().is_empty() => Ok(None),
+                    None => Ok(Some(Look::There(Shape {
+                        partitions: u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX),
+                        replicas_min: topic.partitions().iter().map(|each| each.replicas().len()).min().unwrap_or(0),
+                        led: topic.partitions().iter().all(|each| each.leader() >= 0),
+                    }))),
+                })
+                .map(|found| found.unwrap_or(absent)))
         });
         let answer = asked.await.map_err(|error| EngineError::Bug(format!("asking for a topic: {error}")))?;
         match answer {
-            Ok(Ok(shape)) => Ok(shape.filter(|shape| shape.partitions > 0)),
+            Ok(Ok(look)) => Ok(look),
             Ok(Err(code)) => Err(EngineError::Unavailable(format!("asking Kafka for topic {topic}: {code}"))),
             Err(error) => Err(failure::engine_error(&format!("asking Kafka for topic {topic}"), &error)),
         }
