@@ -99,7 +99,7 @@ broker_settings! {
     request_bytes_max: usize = "socket.request.max.bytes", "104857600", "bytes", Restart, int(1);
     /// Bytes of requests that have arrived and are not answered, over all connections; beyond, the broker stops reading from
     /// connections that hold some of them. Kafka has no limit by default.
-    queued_request_bytes_max: usize = "queued.max.request.bytes", "134217728", "bytes", Restart, long(1);
+    queued_request_bytes_max: usize = "queued.max.request.bytes", "67108864", "bytes", Restart, long(1);
     /// Bytes of responses that peers have not read, over all connections; beyond, no request is worked on, and peers that have
     /// read nothing for a second are cut off.
     queued_response_bytes_max: usize = "queued.max.response.bytes", "134217728", "bytes", Restart, long(1);
