@@ -85,6 +85,13 @@ pub struct TopicSpec {
     pub settings: Vec<(String, String)>,
 }
 
+impl TopicSpec {
+    /// A topic with everything else left to the engine.
+    pub fn new(name: impl Into<Arc<str>>, partitions: u32) -> Self {
+        Self { name: name.into(), partitions, copies: None, settings: Vec::new() }
+    }
+}
+
 /// A message on its way to an engine: stamped, and its partition chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

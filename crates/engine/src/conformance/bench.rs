@@ -14,8 +14,8 @@ use crate::{
     SendError, Settlement, Settling, Start, TopicSpec,
 };
 
-/// How long anything may take that is not an outage. Members join, engines elect and slow machines stumble in less.
-pub(super) const WAIT: Duration = Duration::from_secs(60);
+/// How long anything may take that is not an outage. Members join, engines elect and slow, busy machines stumble in less.
+pub(super) const WAIT: Duration = Duration::from_secs(180);
 /// One call of `next`.
 pub(super) const TURN: Duration = Duration::from_millis(200);
 /// How long nothing must come for it to be believed that nothing comes.

@@ -27,7 +27,7 @@ pub use self::report::{Outcome, Report, Row};
 use crate::{Capabilities, Engine, EngineFuture, Settling};
 
 /// How long one case may take: some wait for members to be put out, or for an engine to start again on a slow machine.
-pub const CASE_WAIT: Duration = Duration::from_secs(600);
+pub const CASE_WAIT: Duration = Duration::from_secs(900);
 
 /// What is put to the test: an engine, and what can be done to it from outside.
 pub trait Subject: Send + Sync {

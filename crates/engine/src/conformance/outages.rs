@@ -8,7 +8,7 @@ use super::{Case, case};
 use crate::{Fate, Retry};
 
 /// How long members and producers may take to find an engine that came back.
-const RETURN_WAIT: Duration = Duration::from_secs(120);
+const RETURN_WAIT: Duration = Duration::from_secs(240);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
