@@ -49,6 +49,11 @@ impl MessageId {
         Self(id)
     }
 
+    /// Its text, shared.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -126,6 +126,8 @@ pub struct Ended<T> {
     pub id: SendId,
     /// What came with it.
     pub item: T,
+    /// Where it was to go.
+    pub partition: TopicPartition,
     /// Its stamp, if it was ever to be handed over.
     pub stamp: Option<Stamp>,
     /// How often it was handed over.
@@ -256,6 +258,11 @@ impl<T> Sends<T> {
         &mut self.sequences
     }
 
+    /// [`Sequences::report_due_ms`].
+    pub fn report_due_ms(&self) -> Option<u64> {
+        self.sequences.report_due_ms()
+    }
+
     /// How many messages have not ended.
     pub fn len(&self) -> usize {
         self.entries.len() - self.free.len()
@@ -285,6 +292,20 @@ impl<T> Sends<T> {
         bytes: usize,
         item: T,
     ) -> Result<SendId, Refused<T>> {
+        let deadline_ms = self.now_ms.max(now_ms).saturating_add(self.options.delivery_timeout_ms);
+        self.accept_until(now_ms, deadline_ms, partition, id, bytes, item)
+    }
+
+    /// The same for a message whose delivery timeout began before this.
+    pub fn accept_until(
+        &mut self,
+        now_ms: u64,
+        deadline_ms: u64,
+        partition: &TopicPartition,
+        id: MessageId,
+        bytes: usize,
+        item: T,
+    ) -> Result<SendId, Refused<T>> {
         self.advance(now_ms);
         let bytes = bytes.saturating_add(MESSAGE_BYTES);
         let lane = match self.room(bytes).and_then(|()| self.lane(partition)) {
@@ -293,7 +314,6 @@ impl<T> Sends<T> {
         };
         self.accepted += 1;
         let number = self.accepted;
-        let deadline_ms = self.now_ms.saturating_add(self.options.delivery_timeout_ms);
         let links = Links::default();
         let (state, attempts, unknown, ticket) = (State::Queued, 0, false, None);
         let entry = Entry { number, item, id, lane, bytes, deadline_ms, links, state, attempts, unknown, ticket };
@@ -303,7 +323,7 @@ impl<T> Sends<T> {
         } else {
             self.entries[slot] = Some(entry);
         }
-        self.timely.push(&mut self.entries, slot);
+        self.timely.insert(&mut self.entries, slot);
         self.bytes += bytes;
         self.lanes[lane].queued.push_back(slot);
         self.turn(lane);
@@ -531,7 +551,8 @@ impl<T> Sends<T> {
             stamp
         });
         let id = SendId { slot, number: entry.number };
-        self.ended.push_back(Ended { id, item: entry.item, stamp, attempts: entry.attempts, end });
+        let partition = self.lanes[entry.lane].partition.clone();
+        self.ended.push_back(Ended { id, item: entry.item, partition, stamp, attempts: entry.attempts, end });
     }
 
     /// Puts a lane where it belongs: among those that can hand over now, or later, or not before something of theirs ends.

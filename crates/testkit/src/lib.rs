@@ -2,6 +2,8 @@
 
 mod log_simulation;
 mod probed_disk;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod random;
 mod sim_clock;
 mod sim_disk;

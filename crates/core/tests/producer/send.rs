@@ -255,6 +255,25 @@ fn a_retry_keeps_the_stamp() {
     assert_eq!((first.sequence, &first), (1, &second));
 }
 
+/// Messages that waited elsewhere (for the number of partitions, say) come behind younger ones.
+#[test]
+fn a_message_that_waited_elsewhere_keeps_its_own_deadline() {
+    let mut sends = sends(8);
+    let to = TopicPartition::new("orders", 0);
+    let mut deadlines = Vec::new();
+    for (item, deadline_ms) in [50, 90, 20, 30, 30, 95, 10, 25, 60].into_iter().enumerate() {
+        sends.accept_until(0, deadline_ms, &to, MessageId::from(item as u64), 10, item as u64).unwrap();
+        deadlines.push(deadline_ms);
+    }
+    for now_ms in 0..100 {
+        sends.tick(now_ms);
+        for ended in all_ended(&mut sends) {
+            assert_eq!(deadlines[ended.item as usize], now_ms, "{}", ended.item);
+        }
+    }
+    assert!(sends.is_empty());
+}
+
 #[test]
 fn a_number_is_allotted_only_when_a_message_is_handed_over() {
     let mut sends = sends(1);
