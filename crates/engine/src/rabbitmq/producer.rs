@@ -1,11 +1,12 @@
 //! Sending to RabbitMQ: a task that publishes in order, connects again, and publishes again what was not confirmed.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use baton_core::TopicPartition;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
@@ -331,7 +332,7 @@ impl Publisher {
         }
         self.shared.start_over();
         let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
-        let mut known = HashSet::new();
+        let (mut known, mut last_confirmed) = (HashSet::new(), HashMap::new());
         loop {
             let next_deadline = self.shared.expire(Instant::now());
             while confirms.len() < UNCONFIRMED_MAX {
@@ -346,7 +347,17 @@ impl Publisher {
             }
             tokio::select! {
                 Some((number, confirmed)) = confirms.next(), if !confirms.is_empty() => match confirmed {
-                    Ok(confirmation) => self.shared.resolve(number, outcome(confirmation)),
+                    // A queue that has no leader yet, as after a restart. All that is not confirmed is published again in order.
+                    Ok(Confirmation::Nack(None)) if !overtaken(&self.shared, &last_confirmed, number) => {
+                        return End::Cut(EngineError::Unavailable("RabbitMQ refused to vouch for a message".to_owned()));
+                    }
+                    Ok(confirmation) => {
+                        if let Some(item) = self.shared.queue().items.get(&number) {
+                            let last = last_confirmed.entry(item.record.to.clone()).or_insert(number);
+                            *last = number.max(*last);
+                        }
+                        self.shared.resolve(number, outcome(confirmation));
+                    }
                     Err(error) => return cut(error),
                 },
                 () = self.shared.work.notified() => {}
@@ -404,6 +415,13 @@ impl Publisher {
             return Ok(Some(Box::pin(async move { (number, confirm.await) })));
         }
     }
+}
+
+/// Whether a later record of its partition is stored already: published again it would come behind that one.
+fn overtaken(shared: &Shared, last_confirmed: &HashMap<TopicPartition, u64>, number: u64) -> bool {
+    let queue = shared.queue();
+    let partition = queue.items.get(&number).map(|item| &item.record.to);
+    partition.and_then(|partition| last_confirmed.get(partition)).is_some_and(|last| *last > number)
 }
 
 pub(super) fn routing_key(partition: u32) -> ShortString {
