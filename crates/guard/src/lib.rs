@@ -60,6 +60,7 @@ pub mod conformance;
 mod error;
 mod guard;
 mod identity;
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod kinds;
 #[cfg(feature = "redis")]
 mod lock;
@@ -71,6 +72,7 @@ mod postgres;
 #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "sqlx needs some of it"))]
 mod postgres_sql;
 mod redelivery;
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod sequences;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -258,11 +258,12 @@ impl Core {
         let Some(lane) = self.lanes.get(&lane_id) else {
             return;
         };
-        let Some(Entry { fate: Fate::DeadLetter(why), delivery, attempts, .. }) = lane.front() else {
+        let Some(Entry { fate: Fate::DeadLetter(why), delivery, attempts, arrived_ms, .. }) = lane.front() else {
             return;
         };
         let (class, failure) = (**why).clone();
-        let letter = DeadLetter { delivery: delivery.clone(), class, failure, attempts: *attempts };
+        let letter =
+            DeadLetter { delivery: delivery.clone(), class, failure, attempts: *attempts, arrived_ms: *arrived_ms };
         self.pending.insert(ticket, (lane.tenure, Pending::DeadLetter(lane_id)));
         self.set_state(lane_id, LaneState::DeadLetter { ticket, since_ms: now_ms });
         self.act(Action::DeadLetter { ticket, letter });

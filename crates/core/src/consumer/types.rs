@@ -239,6 +239,8 @@ pub struct DeadLetter {
     pub failure: Failure,
     /// How often it was tried.
     pub attempts: u32,
+    /// When it came, in the milliseconds that were handed in.
+    pub arrived_ms: u64,
 }
 
 /// Why a message is a dead letter.
