@@ -138,8 +138,7 @@ async fn cut(mut fault: watch::Receiver<Fault>) {
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, side: From, link: &Link) {
     let mut fault = link.fault.subscribe();
     let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let Ok(now) = fault.wait_for(|fault| *fault != Fault::Stall).await.map(|fault| *fault) else { return };
         match now {
             Fault::HalfOpen => return lose(from, &mut buffer, read, link).await,

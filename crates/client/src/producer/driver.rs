@@ -1,0 +1,639 @@
+//! The one task of a producer: carries messages from the inbox through [`Sends`] to the engine, and tells how they ended.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use baton_core::stamp::{STAMP_HEADER, Stamp};
+use baton_core::trace::TRACEPARENT_HEADER;
+use baton_core::{End, Ended, Failure, Fate, HandOver, Message, Report, SendId, Sends, Why};
+use baton_engine::{Engine, EngineFuture, EngineProducer, Record, Stored};
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, Stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
+
+use super::Shared;
+use super::clock::whole_ms;
+use super::close::Closed;
+use super::future::{Outcome, Reply};
+use super::ids::{IdMaker, Named};
+use super::inbox::{Command, Hold, Submission};
+use super::random::Random;
+use super::receipt::{Reason, Receipt, SendError, Unsent};
+use super::topics::{Learned, Place, Topics};
+
+/// Messages handed over before the driver looks at what came meanwhile.
+const HAND_OVERS_MAX: usize = 512;
+/// Rounds before the driver lets other tasks of its thread run.
+const ROUNDS_MAX: usize = 16;
+/// How long a full engine is left alone if it does not say when there is room, in milliseconds.
+const ROOM_WAIT_MS: u64 = 10;
+/// How long until an allotter of segments that failed is asked again, in milliseconds.
+const SEGMENT_WAIT_MS: u64 = 500;
+/// How long the last reports are waited for, in milliseconds: longer than one may take.
+const LAST_REPORTS_WAIT_MS: u64 = 6_000;
+/// Sequences that nobody used for so long may be forgotten when there are many, in milliseconds.
+const SEQUENCE_IDLE_MS: u64 = 10 * 60_000;
+/// How often that is looked at, in milliseconds, and from how many sequences on.
+const EXPIRE_INTERVAL_MS: u64 = 60_000;
+const EXPIRE_SEQUENCES_MIN: usize = baton_core::SEQUENCES_MAX / 2;
+
+/// What goes with a message through [`Sends`].
+pub(super) struct Item {
+    message: Message,
+    trace: Option<Bytes>,
+    reply: Reply,
+    hold: Hold,
+    /// What the engine said last.
+    answer: Option<Result<Stored, baton_engine::SendError>>,
+}
+
+/// A message that the engine has.
+struct Flight {
+    id: SendId,
+    sending: EngineFuture<'static, Result<Stored, baton_engine::SendError>>,
+}
+
+impl Future for Flight {
+    type Output = (SendId, Result<Stored, baton_engine::SendError>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.sending.as_mut().poll(context));
+        Poll::Ready((self.id, answer))
+    }
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) producer: Arc<dyn EngineProducer>,
+    pub(super) sends: Sends<Item>,
+    pub(super) topics: Topics<Submission>,
+    pub(super) ids: IdMaker,
+    pub(super) evidence: Option<mpsc::Sender<Vec<Report>>>,
+}
+
+/// See above. A future that is done when the producer is closed.
+pub(super) struct Driver {
+    parts: Parts,
+    random: Random,
+    names: Names,
+    /// Taken from the inbox and without an id yet.
+    unnamed: VecDeque<Submission>,
+    commands: Vec<Command>,
+    flights: FuturesUnordered<Flight>,
+    /// The engine's client is full; resolves when there may be room. Looked at again at that time in any case.
+    room: Option<(EngineFuture<'static, ()>, u64)>,
+    timer: Pin<Box<Sleep>>,
+    released: Vec<Hold>,
+    outcomes: Vec<(Outcome, Reply)>,
+    segment_ms: u64,
+    expire_ms: u64,
+    reporting: bool,
+    phase: Phase,
+}
+
+/// Names of headers, made once.
+struct Names {
+    stamp: Arc<str>,
+    trace: Arc<str>,
+}
+
+/// How far the end has come.
+enum Phase {
+    Open,
+    /// Nobody sends any more; what was sent goes on.
+    Detached,
+    /// Everything has ended; the last reports are under way.
+    Closing(Closing),
+    Done,
+}
+
+struct Closing {
+    closed: Closed,
+    reply: Option<oneshot::Sender<Closed>>,
+    /// The reports that say that no numbers follow were taken.
+    last_taken: bool,
+    /// When nobody waits for them any more.
+    until_ms: u64,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts, random: Random) -> Self {
+        let now_ms = parts.shared.clock.now_ms();
+        Self {
+            parts,
+            random,
+            names: Names { stamp: STAMP_HEADER.into(), trace: TRACEPARENT_HEADER.into() },
+            unnamed: VecDeque::new(),
+            commands: Vec::new(),
+            flights: FuturesUnordered::new(),
+            room: None,
+            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            released: Vec::new(),
+            outcomes: Vec::new(),
+            segment_ms: now_ms,
+            expire_ms: now_ms.saturating_add(EXPIRE_INTERVAL_MS),
+            reporting: false,
+            phase: Phase::Open,
+        }
+    }
+
+    /// Does all that can be done now; says whether it did anything.
+    fn round(&mut self, context: &mut Context<'_>) -> bool {
+        let now_ms = self.parts.shared.clock.now_ms();
+        let mut worked = self.parts.shared.inbox.take(&mut self.unnamed, &mut self.commands);
+        for command in std::mem::take(&mut self.commands) {
+            self.command(command, now_ms);
+        }
+        worked |= self.land(context, now_ms);
+        self.name(now_ms);
+        self.expire(now_ms);
+        worked |= self.hand_over(context, now_ms);
+        worked |= self.end();
+        self.ask(now_ms);
+        self.report(now_ms);
+        self.finish(now_ms);
+        worked
+    }
+
+    fn command(&mut self, command: Command, now_ms: u64) {
+        match command {
+            Command::Partitions { topic, answer } => {
+                let random = self.random.u64().unwrap_or_default();
+                match self.parts.topics.learned(&topic, now_ms, random, answer) {
+                    Learned::Place(waiting) => {
+                        waiting.into_iter().for_each(|submission| self.place(submission, now_ms))
+                    }
+                    Learned::Fail(waiting, reason) => {
+                        waiting.into_iter().for_each(|submission| self.refuse(submission, reason.clone(), false));
+                    }
+                    Learned::Later => {}
+                }
+            }
+            Command::Segment(segment) => {
+                if let Err(cause) = self.parts.ids.supply(segment) {
+                    tracing::warn!(cause, "no segment of message ids; it is asked for again");
+                    self.segment_ms = now_ms.saturating_add(SEGMENT_WAIT_MS);
+                }
+            }
+            Command::Reported(reports) => self.reported(reports, now_ms),
+            Command::Detach => {
+                if matches!(self.phase, Phase::Open) {
+                    self.phase = Phase::Detached;
+                }
+            }
+            Command::Close(reply) => self.close(reply, now_ms),
+        }
+    }
+
+    /// What the engine said meanwhile.
+    fn land(&mut self, context: &mut Context<'_>, now_ms: u64) -> bool {
+        let mut worked = false;
+        while let Poll::Ready(Some((id, answer))) = Pin::new(&mut self.flights).poll_next(context) {
+            worked = true;
+            let result = match &answer {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Failure {
+                    fate: match error.fate {
+                        baton_engine::Fate::NotStored => Fate::NotStored,
+                        baton_engine::Fate::Unknown => Fate::Unknown,
+                    },
+                    retryable: error.retry == baton_engine::Retry::Later,
+                }),
+            };
+            if let Some(item) = self.parts.sends.item_mut(id) {
+                if result.is_err_and(|failure| !failure.retryable) {
+                    self.parts.topics.doubt(&item.message.topic, now_ms);
+                }
+                item.answer = Some(answer);
+            }
+            let random = if result.is_ok() { 0 } else { self.random.u64().unwrap_or_default() };
+            self.parts.sends.resolved(id, now_ms, random, result);
+        }
+        worked
+    }
+
+    /// Gives ids to those that came, in their order, and sends them on.
+    fn name(&mut self, now_ms: u64) {
+        while let Some(mut submission) = self.unnamed.pop_front() {
+            match self.parts.ids.name(&submission.message, &mut self.random) {
+                Named::As(id) => {
+                    submission.message.id = Some(id);
+                    self.place(submission, now_ms);
+                }
+                Named::Never(reason) => self.refuse(submission, reason, false),
+                Named::Later => {
+                    self.unnamed.push_front(submission);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Chooses the partition, and takes the message.
+    fn place(&mut self, submission: Submission, now_ms: u64) {
+        let random = &mut self.random;
+        let partition = match self.parts.topics.place(&submission.message, || random.u32().unwrap_or_default()) {
+            Place::To(partition) => partition,
+            Place::Unknown => {
+                let topic = Arc::clone(&submission.message.topic);
+                return self.parts.topics.wait(&topic, now_ms, submission);
+            }
+            Place::Nowhere(reason) => return self.refuse(submission, reason, false),
+        };
+        let Some(id) = submission.message.id.clone() else {
+            return self.refuse(submission, Reason::NoId("none was given".to_owned()), false);
+        };
+        let deadline_ms = submission.sent_ms.saturating_add(self.parts.shared.delivery_timeout_ms);
+        let Submission { message, trace, reply, hold, sent_ms } = submission;
+        let bytes = message.bytes();
+        let item = Item { message, trace, reply, hold, answer: None };
+        if let Err(refused) = self.parts.sends.accept_until(now_ms, deadline_ms, &partition, id, bytes, item) {
+            let Item { message, trace, reply, hold, .. } = refused.item;
+            let submission = Submission { message, trace, reply, hold, sent_ms };
+            let (reason, may_retry) = match refused.refusal {
+                baton_core::Refusal::TooManyPartitions(count) => (Reason::TooManyPartitions(count), true),
+                baton_core::Refusal::Closed => (Reason::Closed, true),
+                // The inbox lets no more in than there is room for.
+                baton_core::Refusal::Full { bytes, max } | baton_core::Refusal::TooLarge { bytes, max } => {
+                    (Reason::TooLarge { bytes, max }, true)
+                }
+            };
+            self.refuse(submission, reason, may_retry);
+        }
+    }
+
+    /// Gives up what waited too long before it came to be handed over.
+    fn expire(&mut self, now_ms: u64) {
+        let timeout_ms = self.parts.shared.delivery_timeout_ms;
+        let Some(late_ms) = now_ms.checked_sub(timeout_ms) else { return };
+        while let Some(submission) = self.unnamed.pop_front_if(|first| first.sent_ms <= late_ms) {
+            self.refuse(submission, Reason::Deadline("no segment of message ids came".to_owned()), true);
+        }
+        while let Some((submission, cause)) = self.parts.topics.take_late(|waiting| waiting.sent_ms <= late_ms) {
+            self.refuse(submission, Reason::Deadline(cause), true);
+        }
+        for submission in self.parts.shared.inbox.expired(late_ms) {
+            self.refuse_unheld(submission, Reason::Deadline("there was no room in the buffer".to_owned()), true);
+        }
+    }
+
+    /// Gives the engine what is to be handed over now.
+    fn hand_over(&mut self, context: &mut Context<'_>, now_ms: u64) -> bool {
+        if let Some((room, again_ms)) = &mut self.room
+            && room.as_mut().poll(context).is_pending()
+            && now_ms < *again_ms
+        {
+            self.parts.sends.tick(now_ms);
+            return false;
+        }
+        self.room = None;
+        for _ in 0..HAND_OVERS_MAX {
+            let Some(next) = self.parts.sends.next(now_ms) else { return false };
+            let (id, record) = (next.id, self.names.record(&next));
+            match self.parts.producer.send(record) {
+                Ok(sending) => self.flights.push(Flight { id, sending }),
+                Err(_) => {
+                    self.parts.sends.full(id);
+                    let producer = Arc::clone(&self.parts.producer);
+                    let room: EngineFuture<'static, ()> = Box::pin(async move { producer.room().await });
+                    self.room = Some((room, now_ms.saturating_add(ROOM_WAIT_MS)));
+                    // Polled once more, so that it wakes this task.
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Tells how messages ended. Their room comes first: who hears that a message has ended may count on it.
+    fn end(&mut self) -> bool {
+        while let Some(ended) = self.parts.sends.take_ended() {
+            self.released.push(ended.item.hold);
+            self.outcomes.push(outcome(ended));
+        }
+        self.parts.shared.inbox.release(&mut self.released);
+        let worked = !self.outcomes.is_empty();
+        for (outcome, reply) in self.outcomes.drain(..) {
+            self.parts.shared.tell(reply, outcome);
+        }
+        worked
+    }
+
+    /// Asks for what is missing, each in a task of its own: there are few of them.
+    fn ask(&mut self, now_ms: u64) {
+        if matches!(self.phase, Phase::Closing(_) | Phase::Done) {
+            return;
+        }
+        while let Some(topic) = self.parts.topics.ask(now_ms) {
+            let (engine, shared) = (Arc::clone(&self.parts.engine), Arc::clone(&self.parts.shared));
+            tokio::spawn(async move {
+                let answer = engine.partitions(&topic).await;
+                shared.inbox.command(Command::Partitions { topic, answer });
+            });
+        }
+        if now_ms >= self.segment_ms
+            && let Some(segment) = self.parts.ids.ask()
+        {
+            let shared = Arc::clone(&self.parts.shared);
+            tokio::spawn(async move {
+                let segment = segment.await.map_err(|error| error.to_string());
+                shared.inbox.command(Command::Segment(segment));
+            });
+        }
+    }
+
+    /// Sends reports when they are due.
+    fn report(&mut self, now_ms: u64) {
+        if !self.reporting && self.parts.sends.report_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let reports = self.parts.sends.sequences().take_reports(now_ms);
+            self.send_reports(reports, now_ms);
+        }
+        if now_ms >= self.expire_ms {
+            self.expire_ms = now_ms.saturating_add(EXPIRE_INTERVAL_MS);
+            let sequences = self.parts.sends.sequences();
+            if sequences.len() >= EXPIRE_SEQUENCES_MIN {
+                let epoch = self.parts.shared.next_epoch();
+                // The epoch grows by itself; a refusal means that nothing is forgotten this time.
+                let _ = sequences.expire(SEQUENCE_IDLE_MS, epoch, now_ms);
+            }
+        }
+    }
+
+    fn send_reports(&mut self, reports: Vec<Report>, now_ms: u64) {
+        let reports = match &self.parts.evidence {
+            None => {
+                reports.into_iter().for_each(|report| self.parts.sends.sequences().reported(report));
+                return;
+            }
+            Some(_) if reports.is_empty() => return,
+            Some(evidence) => match evidence.try_send(reports) {
+                Ok(()) => {
+                    self.reporting = true;
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Full(reports) | mpsc::error::TrySendError::Closed(reports)) => reports,
+            },
+        };
+        reports.into_iter().for_each(|report| self.parts.sends.sequences().give_back(report, now_ms));
+    }
+
+    fn reported(&mut self, reports: Vec<(Report, bool)>, now_ms: u64) {
+        self.reporting = false;
+        let mut all_stored = true;
+        for (report, stored) in reports {
+            all_stored &= stored;
+            match stored {
+                true => self.parts.sends.sequences().reported(report),
+                false => self.parts.sends.sequences().give_back(report, now_ms),
+            }
+        }
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.closed.evidence_stored = all_stored;
+        }
+    }
+
+    /// Gives up what has not ended, and begins to end.
+    fn close(&mut self, reply: oneshot::Sender<Closed>, now_ms: u64) {
+        if matches!(self.phase, Phase::Closing(_) | Phase::Done) {
+            // Closed before; what was left behind has been told.
+            let _ = reply.send(Closed { evidence_stored: true, ..Closed::default() });
+            return;
+        }
+        let mut closed = Closed::default();
+        self.abandon(now_ms, Reason::Closed, &mut closed);
+        self.begin_end(closed, Some(reply), now_ms);
+    }
+
+    fn begin_end(&mut self, mut closed: Closed, reply: Option<oneshot::Sender<Closed>>, now_ms: u64) {
+        closed.abandoned = self.parts.shared.abandoned_count();
+        closed.evidence_stored = true;
+        let until_ms = now_ms.saturating_add(LAST_REPORTS_WAIT_MS);
+        self.phase = Phase::Closing(Closing { closed, reply, last_taken: false, until_ms });
+    }
+
+    /// Ends all that has not ended.
+    fn abandon(&mut self, now_ms: u64, reason: Reason, closed: &mut Closed) {
+        // What ended before is told first: it is no victim of this.
+        self.end();
+        self.parts.sends.abandon(now_ms);
+        while let Some(ended) = self.parts.sends.take_ended() {
+            self.released.push(ended.item.hold);
+            self.outcomes.push(outcome(ended));
+        }
+        let placeless = std::iter::from_fn(|| self.parts.topics.take_late(|_| true)).map(|(submission, _)| submission);
+        let early: Vec<_> = placeless.chain(std::mem::take(&mut self.unnamed)).collect();
+        early.into_iter().for_each(|submission| self.refuse(submission, reason.clone(), true));
+        for submission in self.parts.shared.inbox.drain() {
+            self.refuse_unheld(submission, reason.clone(), true);
+        }
+        self.outcomes.iter().filter_map(|(outcome, _)| outcome.as_ref().err()).for_each(|error| closed.name(error));
+        self.end();
+    }
+
+    /// Ends when nothing is left to do.
+    fn finish(&mut self, now_ms: u64) {
+        if matches!(self.phase, Phase::Detached) && self.is_empty() {
+            self.begin_end(Closed::default(), None, now_ms);
+        }
+        let Phase::Closing(closing) = &mut self.phase else { return };
+        if !self.reporting && !std::mem::replace(&mut closing.last_taken, true) {
+            let reports = self.parts.sends.sequences().take_last_reports(now_ms);
+            self.send_reports(reports, now_ms);
+        }
+        let Phase::Closing(closing) = &mut self.phase else { return };
+        let late = now_ms >= closing.until_ms;
+        if self.reporting && !late {
+            return;
+        }
+        closing.closed.evidence_stored &= !late;
+        if let Some(reply) = closing.reply.take() {
+            // Who asked may have gone.
+            let _ = reply.send(std::mem::take(&mut closing.closed));
+        }
+        self.phase = Phase::Done;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parts.sends.is_empty() && self.unnamed.is_empty() && self.parts.shared.inbox.level().0 == 0
+    }
+
+    /// A message that never came to be handed over.
+    fn refuse(&mut self, submission: Submission, reason: Reason, may_retry: bool) {
+        self.released.push(submission.hold);
+        self.refuse_unheld(submission, reason, may_retry);
+    }
+
+    /// The same for one that holds nothing of the buffer any more.
+    fn refuse_unheld(&mut self, submission: Submission, reason: Reason, may_retry: bool) {
+        let error = SendError::refused(&submission.message, reason, may_retry);
+        self.outcomes.push((Err(error), submission.reply));
+    }
+
+    /// When there is something to do, if nothing comes before.
+    fn due_ms(&self, now_ms: u64) -> Option<u64> {
+        let timeout_ms = self.parts.shared.delivery_timeout_ms;
+        let room_ms = self.room.as_ref().map_or(0, |(_, again_ms)| *again_ms);
+        let sends = self.parts.sends.due_ms().map(|due_ms| due_ms.max(room_ms));
+        let report = self.parts.sends.report_due_ms().filter(|_| !self.reporting);
+        let since = |sent_ms: u64| sent_ms.saturating_add(timeout_ms);
+        let in_line = self.parts.shared.inbox.waiting_since_ms().map(since);
+        let placeless = self.parts.topics.waiting_since_ms(|waiting| waiting.sent_ms).map(since);
+        let unnamed = self.unnamed.front().map(|first| since(first.sent_ms));
+        let segment = (!self.unnamed.is_empty()).then_some(self.segment_ms).filter(|due_ms| *due_ms > now_ms);
+        if let Phase::Closing(closing) = &self.phase {
+            return Some(closing.until_ms);
+        }
+        let dues =
+            [sends, report, in_line, placeless, unnamed, segment, self.parts.topics.ask_ms(), Some(self.expire_ms)];
+        dues.into_iter().flatten().min()
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.parts.shared.inbox.register(context.waker());
+        for _ in 0..ROUNDS_MAX {
+            let worked = this.round(context);
+            if matches!(this.phase, Phase::Done) {
+                return Poll::Ready(());
+            }
+            if worked {
+                continue;
+            }
+            let now_ms = this.parts.shared.clock.now_ms();
+            if let Some(due_ms) = this.due_ms(now_ms) {
+                // A whole millisecond at least: what is due at once was done in this round.
+                let due = this.parts.shared.clock.instant(due_ms.max(now_ms + 1));
+                this.timer.as_mut().reset(due.into());
+                if this.timer.as_mut().poll(context).is_ready() {
+                    continue;
+                }
+            }
+            return Poll::Pending;
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    /// The runtime ends before the producer did: nobody is left waiting, and it is said what is known.
+    fn drop(&mut self) {
+        self.parts.shared.inbox.end();
+        if matches!(self.phase, Phase::Done) {
+            return;
+        }
+        let mut closed = Closed::default();
+        let now_ms = self.parts.shared.clock.now_ms();
+        self.abandon(now_ms, Reason::Ended, &mut closed);
+        if closed.unsent_count > 0 {
+            tracing::error!(
+                unsent = closed.unsent_count,
+                first = closed.unsent.first().map(tracing::field::display),
+                "the runtime ended before the producer was closed"
+            );
+        }
+    }
+}
+
+impl Names {
+    /// The record of a message: everything that came with it, and its stamp behind all other headers, as the last of a name counts.
+    fn record(&self, next: &HandOver<'_, Item>) -> Record {
+        let Item { message, trace, .. } = &*next.item;
+        let mut headers = message.headers.clone();
+        if let Some(trace) = trace {
+            headers.push(Arc::clone(&self.trace), Some(trace.clone()));
+        }
+        headers.push(Arc::clone(&self.stamp), Some(next.stamp.encode()));
+        Record {
+            to: next.partition.clone(),
+            key: message.key.clone(),
+            payload: message.payload.clone(),
+            headers,
+            timestamp_ms: message.timestamp_ms,
+            id: Some(next.stamp.id.shared()),
+        }
+    }
+}
+
+/// How a message ended, and whom to tell.
+fn outcome(ended: Ended<Item>) -> (Outcome, Reply) {
+    let Ended { item, stamp, attempts, end, partition, .. } = ended;
+    let Item { message, reply, answer, .. } = item;
+    let outcome = match (end, answer, stamp) {
+        (End::Acknowledged, Some(Ok(stored)), Some(stamp)) => {
+            let Stamp { id, epoch, sequence, .. } = stamp;
+            let Stored { offset, durability } = stored;
+            Ok(Receipt { id, partition, sequence, epoch, offset, durability, attempts })
+        }
+        (end, answer, stamp) => {
+            let (fate, why) = match end {
+                End::GivenUp { fate, why } => (fate, why),
+                // Not without an answer; if it were, this is all that could be said.
+                End::Acknowledged => (Fate::Unknown, Why::Refused),
+            };
+            let (reason, may_retry) = reason(why, answer.and_then(Result::err));
+            let (topic, id, partition) = (message.topic, message.id, Some(partition.partition));
+            Err(SendError::new(fate, Unsent { topic, id, partition, stamp, attempts, may_retry, reason }))
+        }
+    };
+    (outcome, reply)
+}
+
+fn reason(why: Why, error: Option<baton_engine::SendError>) -> (Reason, bool) {
+    let cause = error.map(|error| error.cause);
+    match why {
+        Why::Refused => (Reason::Refused(cause.unwrap_or_default()), false),
+        Why::Deadline => {
+            let silent = || "the engine did not answer in time".to_owned();
+            (Reason::Deadline(cause.map_or_else(silent, |cause| format!("last answer: {cause}"))), true)
+        }
+        Why::Attempts => (Reason::Attempts(cause.unwrap_or_default()), true),
+        Why::NoSequence(reason) => (Reason::NoSequence(reason), true),
+        Why::Closed => (Reason::Closed, true),
+    }
+}
+
+impl SendError {
+    /// The message never came to be handed to the engine.
+    pub(super) fn refused(message: &Message, reason: Reason, may_retry: bool) -> Self {
+        let (topic, id) = (Arc::clone(&message.topic), message.id.clone());
+        Self::new(Fate::NotStored, Unsent { topic, id, partition: None, stamp: None, attempts: 0, may_retry, reason })
+    }
+
+    /// Its future was dropped while it waited for room.
+    pub(super) fn dropped(message: &Message) -> Self {
+        Self::refused(message, Reason::Dropped, true)
+    }
+
+    /// Nobody is left who could know.
+    pub(super) fn ended() -> Self {
+        let (topic, reason) = (Arc::from(""), Reason::Ended);
+        Self::new(
+            Fate::Unknown,
+            Unsent { topic, id: None, partition: None, stamp: None, attempts: 0, may_retry: true, reason },
+        )
+    }
+}
+
+/// As the engine takes it.
+pub(super) fn engine_timeout(
+    delivery: std::time::Duration,
+    attempt: Option<std::time::Duration>,
+) -> std::time::Duration {
+    attempt.map_or(delivery, |attempt| attempt.min(delivery))
+}
+
+/// As [`Sends`] takes it.
+pub(super) fn timeout_ms(delivery: std::time::Duration) -> u64 {
+    whole_ms(delivery).max(1)
+}

@@ -1,0 +1,116 @@
+//! Brings the producer's reports to their topic, beside the messages and never in front of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::partitioner::partition_of_key;
+use baton_core::{EVIDENCE_TOPIC, Headers, Report, TopicPartition};
+use baton_engine::{Engine, EngineError, EngineProducer, Record, TopicSpec};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::inbox::{Command, Inbox};
+
+/// Partitions of the evidence topic when it is made: a producer sends it one small message a second, so that one is enough for thousands.
+const PARTITIONS: u32 = 1;
+/// How long one report may take. Longer than a short outage; what fails is said again in the next report.
+const REPORT_WAIT: Duration = Duration::from_secs(5);
+/// Sets of reports that wait; the driver takes no new one before it knows what became of the one before.
+const SETS_MAX: usize = 1;
+
+/// Starts to send reports. What became of each set is told to the inbox.
+pub(super) fn start(
+    engine: Arc<dyn Engine>,
+    producer: Arc<dyn EngineProducer>,
+    inbox: Arc<super::Shared>,
+) -> mpsc::Sender<Vec<Report>> {
+    let (sender, mut sets) = mpsc::channel::<Vec<Report>>(SETS_MAX);
+    tokio::spawn(async move {
+        let mut evidence = Evidence { engine, producer, partitions: None, warned: false };
+        while let Some(reports) = sets.recv().await {
+            evidence.send_all(reports, &inbox.inbox).await;
+        }
+    });
+    sender
+}
+
+struct Evidence {
+    engine: Arc<dyn Engine>,
+    producer: Arc<dyn EngineProducer>,
+    partitions: Option<std::num::NonZeroU32>,
+    /// It failed the last time: one line in the log is enough.
+    warned: bool,
+}
+
+impl Evidence {
+    async fn send_all(&mut self, reports: Vec<Report>, inbox: &Inbox) {
+        let mut told = Vec::with_capacity(reports.len());
+        for report in reports {
+            let sent = match tokio::time::timeout(REPORT_WAIT, self.send(&report)).await {
+                Ok(sent) => sent,
+                Err(_) => Err(format!("no answer in {} s", REPORT_WAIT.as_secs())),
+            };
+            match &sent {
+                Ok(()) => self.warned = false,
+                Err(cause) if !self.warned => {
+                    tracing::warn!(
+                        topic = EVIDENCE_TOPIC,
+                        cause,
+                        "evidence cannot be sent; it is tried again until it can"
+                    );
+                    self.warned = true;
+                }
+                Err(_) => {}
+            }
+            told.push((report, sent.is_ok()));
+        }
+        inbox.command(Command::Reported(told));
+    }
+
+    async fn send(&mut self, report: &Report) -> Result<(), String> {
+        let partitions = match self.partitions {
+            Some(partitions) => partitions,
+            None => self.topic().await.map_err(|error| error.to_string())?,
+        };
+        self.partitions = Some(partitions);
+        let key = Bytes::copy_from_slice(report.instance.as_str().as_bytes());
+        let record = Record {
+            to: TopicPartition::new(EVIDENCE_TOPIC, partition_of_key(&key, partitions)),
+            key: Some(key),
+            payload: Some(report.encode()),
+            headers: Headers::default(),
+            timestamp_ms: None,
+            id: None,
+        };
+        let sending = match self.producer.send(record) {
+            Ok(sending) => sending,
+            Err(full) => {
+                self.producer.room().await;
+                self.producer.send(*full.0).map_err(|_| "the engine's buffer is full of messages".to_owned())?
+            }
+        };
+        sending.await.map(drop).map_err(|error| {
+            // The topic may have been deleted: it is looked at again.
+            self.partitions = None;
+            error.to_string()
+        })
+    }
+
+    /// Finds the topic, or makes it.
+    async fn topic(&self) -> Result<std::num::NonZeroU32, EngineError> {
+        let there = match self.engine.partitions(EVIDENCE_TOPIC).await {
+            Err(EngineError::Caller(_)) => {
+                let spec = TopicSpec {
+                    name: EVIDENCE_TOPIC.into(),
+                    partitions: PARTITIONS,
+                    copies: None,
+                    settings: Vec::new(),
+                };
+                self.engine.create_topic(&spec).await.map(|()| PARTITIONS)
+            }
+            answer => answer,
+        };
+        std::num::NonZeroU32::new(there?)
+            .ok_or_else(|| EngineError::Unavailable(format!("{EVIDENCE_TOPIC} has no partitions yet")))
+    }
+}
