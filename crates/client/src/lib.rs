@@ -45,6 +45,30 @@
 //! Engines deliver at least once: after a crash, a rebalance or a lost acknowledgement a message comes again. A guard lets it through
 //! once: it keeps its mark in the transaction that the effect is written in, so that both are there or neither.
 //!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # async fn example(baton: baton::Baton) -> Result<(), Box<dyn std::error::Error>> {
+//! use baton::guard::{Inbox, Sqlite};
+//! use baton::{DeadLetter, Received};
+//!
+//! let beans = Sqlite::open("beans.db")?;
+//! let consumer = baton
+//!     .consumer("beans-svc")
+//!     .topics(["orders"])
+//!     .effectively_once(Inbox::sqlite(&beans))
+//!     .dead_letter(DeadLetter::topic("orders.dead"))
+//!     .start(|order: Received, effect: baton::guard::SqliteEffect| async move {
+//!         let id = String::from_utf8_lossy(order.key().map_or(b"", |key| &key[..])).into_owned();
+//!         effect.execute("INSERT INTO beans VALUES (?1, 100)", (id,)).await?;
+//!         Ok(())
+//!     })
+//!     .await?;
+//! // .. until the service ends:
+//! consumer.stop(std::time::Duration::from_secs(10)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Which guard
 //!
 //! | effects go to | guard | promise |
@@ -67,6 +91,7 @@
 //! Nothing has no bound: the producer's buffer, attempts, deadlines, what is in flight and what waits. All of them are settings.
 
 mod connect;
+pub mod consumer;
 mod producer;
 
 pub use baton_core::ids;
@@ -76,6 +101,7 @@ pub use baton_core::{Delivery, Headers, Message, MessageId, Retry, TopicPartitio
 pub use baton_engine::{Copies, Durability, Engine, EngineError, Medium, TopicSpec};
 pub use baton_guard as guard;
 pub use connect::{BadAddress, Baton, ConnectBuilder, ConnectError};
+pub use consumer::{Consumer, ConsumerBuilder, DeadLetter, Handler, HandlerError, Order, Received};
 pub use producer::{
     Closed, Ids, Interceptor, LINGER_MS_DEFAULT, NotSent, Producer, ProducerBuilder, ProducerCounters, ProducerError,
     Reason, Receipt, SegmentFuture, SegmentSource, SendError, SendFuture, UNSENT_NAMED_MAX, Unsent,

@@ -1,0 +1,560 @@
+//! The task of a consumer: tells the core what happens, and carries out what it decides.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use baton_core::consumer::{
+    self as core, Action, Core, Handed, Loaded, Outcome, Outcomes, Report, RunId, Settings, Ticket,
+};
+use baton_core::{Delivery, TopicPartition};
+use baton_engine::{EngineError, Event, Settlement};
+use baton_guard::Fence;
+use bytes::Bytes;
+use futures_util::future::AbortHandle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
+
+use super::error::ConsumerError;
+use super::handle::{Board, Command, Notice};
+use super::handler::ConsumerInterceptor;
+use super::letters::{Letters, Times};
+use super::link::{Ask, For, Link};
+use super::once::AtMostOnce;
+use super::prepare::{self, Preparing};
+use super::store::{Place, SideStore, StoreError};
+use super::work::{Answer, Call, Fences, Tally, Verdict, Work, guarded};
+
+/// Things that happened which are taken at once before anything else is looked at.
+const INPUTS_AT_ONCE: usize = 1_024;
+/// Who was told by the guard that a partition has a new owner hears the same from the engine within this time, or joins the group
+/// anew: else nobody would handle the partition.
+const FENCED_WAIT_MS: u64 = 10_000;
+
+/// How long the same failure of the engine is not told again.
+const SAME_FAILURE_MS: u64 = 10_000;
+/// How long the engine may take to settle what is still under way and to leave the group, at the end.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+
+/// Something that happened.
+pub(super) enum Input {
+    /// A handler ended.
+    Finished(RunId, Verdict),
+    /// The engine has what was settled of these, or not.
+    Settled(Ticket, Result<Vec<Settlement>, Arc<str>>),
+    /// At most once: the messages of this call are settled, or could not be.
+    MayStart(RunId, Result<(), Arc<str>>),
+    /// A store did what it was asked to, or could not.
+    Confirmed(Ticket, Result<(), Arc<str>>),
+    /// Parked messages were read.
+    Loaded(Ticket, Vec<Loaded>),
+    /// A partition may be handled.
+    Prepared(Box<prepare::Prepared>),
+}
+
+/// What a driver works with.
+pub(super) struct Parts {
+    pub link: Link,
+    pub inputs: UnboundedReceiver<Input>,
+    pub answers: UnboundedSender<Input>,
+    pub commands: UnboundedReceiver<Command>,
+    pub work: Arc<dyn Work>,
+    pub letters: Arc<Letters>,
+    pub store: Option<Arc<dyn SideStore>>,
+    pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
+    pub board: Arc<Board>,
+    pub group: Arc<str>,
+    pub settings: Settings,
+    pub at_most_once: bool,
+    pub shutdown_wait: Duration,
+}
+
+pub(super) struct Driver {
+    parts: Parts,
+    core: Core,
+    began: Instant,
+    /// Milliseconds since 1970 when the clock of the core stood at 0.
+    began_unix_ms: i64,
+    fences: Arc<Fences>,
+    preparing: HashMap<TopicPartition, Preparing>,
+    runs: HashMap<RunId, AbortHandle>,
+    once: Option<AtMostOnce>,
+    /// Partitions of which the guard said that they have a new owner, and until when the engine may confirm it.
+    fenced: HashMap<TopicPartition, u64>,
+    owned: HashSet<TopicPartition>,
+    side_jobs: JoinSet<()>,
+    tally: Tally,
+    /// What the engine failed of last, and until when that is not said again.
+    failed: Option<(String, u64)>,
+    stopping: bool,
+    drained: bool,
+}
+
+impl Driver {
+    pub fn new(parts: Parts) -> Result<Self, ConsumerError> {
+        // The one source of randomness that the standard library has.
+        let seed = RandomState::new().hash_one(std::process::id());
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            core: Core::new(parts.settings.clone(), seed)?,
+            began: Instant::now(),
+            began_unix_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
+            fences: Arc::default(),
+            preparing: HashMap::new(),
+            runs: HashMap::new(),
+            once: parts.at_most_once.then(AtMostOnce::default),
+            fenced: HashMap::new(),
+            owned: HashSet::new(),
+            side_jobs: JoinSet::new(),
+            tally: Tally::default(),
+            failed: None,
+            stopping: false,
+            drained: false,
+            parts,
+        })
+    }
+
+    /// Runs until it is drained.
+    pub async fn run(mut self) -> Result<(), ConsumerError> {
+        let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
+        loop {
+            self.carry_out();
+            self.publish();
+            if self.drained {
+                break;
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                taken = self.parts.inputs.recv_many(&mut inputs, INPUTS_AT_ONCE) => {
+                    debug_assert!(taken > 0, "the driver holds a sender itself");
+                    inputs.drain(..).for_each(|input| self.input(input));
+                }
+                heard = self.parts.link.events.recv() => match heard {
+                    Some((membership, event)) => {
+                        if self.parts.link.is_current(membership, &event) {
+                            self.event(event);
+                        }
+                    }
+                    None => return self.engine_is_gone().await,
+                },
+                command = self.parts.commands.recv(), if !self.stopping => self.command(command),
+                () = tokio::time::sleep_until(wake) => self.tick(),
+            }
+        }
+        self.close().await
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn unix_ms(&self, at_ms: u64) -> i64 {
+        self.began_unix_ms.saturating_add(i64::try_from(at_ms).unwrap_or(i64::MAX))
+    }
+
+    fn wake_at(&self) -> tokio::time::Instant {
+        let fenced = self.fenced.values().min().copied();
+        let at_ms = [self.core.wake_at_ms(), fenced].into_iter().flatten().min();
+        // One more, because the milliseconds that have passed are rounded down.
+        let at_ms = at_ms.unwrap_or_else(|| self.now_ms() + 1_000);
+        (self.began + Duration::from_millis(at_ms)).into()
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.now_ms();
+        self.core.tick(now_ms);
+        if self.fenced.values().any(|until_ms| *until_ms <= now_ms) {
+            self.rejoin();
+        }
+    }
+
+    // ---- what happens ------------------------------------------------------------------------------------------------
+
+    fn input(&mut self, input: Input) {
+        let now_ms = self.now_ms();
+        match input {
+            Input::Finished(run, verdict) => self.finished(run, verdict),
+            Input::Settled(ticket, result) => {
+                if let Ok(settlements) = &result {
+                    let settlements: Vec<core::Settlement> = settlements.iter().map(from_engine).collect();
+                    self.intercept(|each| each.settled(&settlements));
+                }
+                self.core.confirmed(ticket, result.map(drop), now_ms);
+            }
+            Input::MayStart(run, Ok(())) => {
+                if let Some(call) = self.once.as_mut().and_then(|once| once.take(run)) {
+                    self.parts.work.clone().start(call, Answer::new(run, self.parts.answers.clone()));
+                }
+            }
+            Input::MayStart(run, Err(cause)) => {
+                drop(self.once.as_mut().and_then(|once| once.take(run)));
+                self.runs.remove(&run);
+                self.parts.board.notice(Notice::Consumer(Report::StoreFailed { cause }));
+                self.core.finished(run, Outcomes::All(Outcome::Stopped), now_ms);
+            }
+            Input::Confirmed(ticket, result) => self.core.confirmed(ticket, result, now_ms),
+            Input::Loaded(ticket, messages) => self.core.parked_loaded(ticket, messages, now_ms),
+            Input::Prepared(prepared) => self.prepared(*prepared),
+        }
+    }
+
+    fn finished(&mut self, run: RunId, verdict: Verdict) {
+        let now_ms = self.now_ms();
+        self.runs.remove(&run);
+        self.tally.add(&verdict.tally);
+        if let Some(under) = &verdict.fenced {
+            self.is_fenced(under);
+        }
+        self.core.finished(run, verdict.outcomes, now_ms);
+    }
+
+    /// Somebody else owns these partitions: what was of them is over for us, whatever the engine thinks.
+    fn is_fenced(&mut self, under: &[(TopicPartition, Option<Fence>)]) {
+        let now_ms = self.now_ms();
+        // Unless it became ours once more since the call began.
+        let still = |(partition, fence): &&(TopicPartition, Option<Fence>)| {
+            self.owned.contains(partition) && fence.as_ref() == self.fences.get(partition)
+        };
+        let gone: Vec<TopicPartition> = under.iter().filter(still).map(|(partition, _)| partition.clone()).collect();
+        for partition in &gone {
+            self.parts.board.notice(Notice::Fenced { partition: partition.clone() });
+            self.fenced.insert(partition.clone(), now_ms.saturating_add(FENCED_WAIT_MS));
+        }
+        if !gone.is_empty() {
+            self.parts.link.ask(Ask::Pause(gone.clone()));
+            self.core.lost(&gone, now_ms);
+            self.disown(&gone);
+        }
+    }
+
+    fn event(&mut self, event: Result<Event, EngineError>) {
+        let now_ms = self.now_ms();
+        match event {
+            Ok(Event::Messages(deliveries)) => self.messages(deliveries),
+            Ok(Event::Assigned(assignments)) => self.assigned(assignments),
+            Ok(Event::Revoking(partitions)) => {
+                partitions.iter().for_each(|partition| drop(self.preparing.remove(partition)));
+                self.unfence(&partitions);
+                self.core.revoking(&partitions, now_ms);
+            }
+            Ok(Event::Lost(partitions)) => {
+                partitions.iter().for_each(|partition| drop(self.preparing.remove(partition)));
+                self.unfence(&partitions);
+                self.core.lost(&partitions, now_ms);
+                self.disown(&partitions);
+            }
+            Ok(Event::Gap { partition, expected, next }) => {
+                self.parts.board.notice(Notice::Gap { partition, expected, next });
+            }
+            Ok(Event::Idle) => {}
+            Err(error) => {
+                let is_bug = matches!(error, EngineError::Bug(_));
+                self.engine_failed(error);
+                if is_bug && !self.stopping {
+                    self.rejoin();
+                }
+            }
+        }
+    }
+
+    /// An engine that is away says so several times a second: people hear the same thing now and then.
+    fn engine_failed(&mut self, error: EngineError) {
+        let (now_ms, text) = (self.now_ms(), error.to_string());
+        if self.failed.as_ref().is_none_or(|(said, until_ms)| *said != text || *until_ms <= now_ms) {
+            self.failed = Some((text, now_ms.saturating_add(SAME_FAILURE_MS)));
+            self.parts.board.notice(Notice::Engine { error });
+        }
+    }
+
+    fn messages(&mut self, mut deliveries: Vec<Delivery>) {
+        let now_ms = self.now_ms();
+        for interceptor in &self.parts.interceptors {
+            for delivery in &mut deliveries {
+                let (from, offset) = (delivery.from.clone(), delivery.offset);
+                guarded(|| interceptor.received(delivery));
+                (delivery.from, delivery.offset) = (from, offset);
+            }
+        }
+        if !self.preparing.is_empty() {
+            let (held, others) = deliveries.into_iter().partition(|each| self.preparing.contains_key(&each.from));
+            deliveries = others;
+            for delivery in held {
+                if let Some(preparing) = self.preparing.get_mut(&delivery.from) {
+                    preparing.held.push(delivery);
+                }
+            }
+        }
+        if !deliveries.is_empty() {
+            self.core.messages(deliveries, now_ms);
+        }
+    }
+
+    /// Nothing of a partition is handled before its owner before is fenced off, and what that one left is known.
+    fn assigned(&mut self, assignments: Vec<baton_engine::Assignment>) {
+        let partitions: Vec<TopicPartition> = assignments.iter().map(|each| each.partition.clone()).collect();
+        self.unfence(&partitions);
+        self.parts.link.ask(Ask::Pause(partitions));
+        if self.stopping {
+            return;
+        }
+        for assignment in assignments {
+            let partition = assignment.partition.clone();
+            let place = Place { group: self.parts.group.clone(), partition: partition.clone() };
+            let preparation = prepare::Preparation {
+                work: self.parts.work.clone(),
+                store: self.parts.store.clone(),
+                place,
+                assignment,
+                answers: self.parts.answers.clone(),
+                board: self.parts.board.clone(),
+            };
+            let task = self.side_jobs.spawn(preparation.run());
+            self.preparing.insert(partition, Preparing::new(task));
+        }
+    }
+
+    fn prepared(&mut self, prepared: prepare::Prepared) {
+        let now_ms = self.now_ms();
+        let prepare::Prepared { assignment, fence, task } = prepared;
+        let partition = assignment.partition.clone();
+        // A later assignment is being prepared, or the partition is gone again.
+        if !self.preparing.get(&partition).is_some_and(|preparing| preparing.is(task)) {
+            return;
+        }
+        let Some(mut preparing) = self.preparing.remove(&partition) else { return };
+        self.own(&partition, fence);
+        self.core.assigned(vec![assignment], now_ms);
+        self.parts.link.ask(Ask::Resume(vec![partition]));
+        let held = std::mem::take(&mut preparing.held);
+        if !held.is_empty() {
+            self.core.messages(held, now_ms);
+        }
+    }
+
+    fn own(&mut self, partition: &TopicPartition, fence: Option<Fence>) {
+        self.owned.insert(partition.clone());
+        if let Some(fence) = fence {
+            Arc::make_mut(&mut self.fences).insert(partition.clone(), fence);
+        }
+    }
+
+    fn disown(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.owned.remove(partition);
+            if self.fences.contains_key(partition) {
+                Arc::make_mut(&mut self.fences).remove(partition);
+            }
+            if let Some(once) = &mut self.once {
+                once.forget(partition);
+            }
+        }
+    }
+
+    fn unfence(&mut self, partitions: &[TopicPartition]) {
+        partitions.iter().for_each(|partition| _ = self.fenced.remove(partition));
+    }
+
+    /// Leaves the group and joins it again: what comes of the old membership from here on is not heard.
+    fn rejoin(&mut self) {
+        let now_ms = self.now_ms();
+        let owned: Vec<TopicPartition> = self.owned.iter().cloned().collect();
+        self.preparing.clear();
+        self.fenced.clear();
+        self.core.lost(&owned, now_ms);
+        self.disown(&owned);
+        self.parts.link.ask(Ask::Rejoin);
+    }
+
+    fn command(&mut self, command: Option<Command>) {
+        let now_ms = self.now_ms();
+        match command {
+            Some(Command::Release { partition, key, reply }) => {
+                // Who asked may have gone.
+                let _ = reply.send(self.core.release_key(&partition, &key, now_ms));
+            }
+            Some(Command::Stop { wait }) => self.stop(wait),
+            // Everybody who could tell us to go on or to stop is gone.
+            None => self.stop(self.parts.shutdown_wait),
+        }
+    }
+
+    fn stop(&mut self, wait: Duration) {
+        let now_ms = self.now_ms();
+        self.stopping = true;
+        self.preparing.clear();
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.core.drain(now_ms.saturating_add(wait_ms), now_ms);
+    }
+
+    // ---- what is to be done ------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.core.next_action() {
+            match action {
+                Action::Start { run, messages } => self.start(run, messages),
+                Action::Cancel { run } => {
+                    if let Some(handle) = self.runs.get(&run) {
+                        handle.abort();
+                    }
+                }
+                Action::Pause { partition } => self.parts.link.ask(Ask::Pause(vec![partition])),
+                Action::Resume { partition } => self.parts.link.ask(Ask::Resume(vec![partition])),
+                Action::Settle { ticket, settlements } => self.settle(ticket, settlements),
+                Action::StoreDone { ticket, partition, bytes } => {
+                    self.with_store(ticket, partition, move |store, place| async move {
+                        store.store_done(&place, bytes.into()).await
+                    });
+                }
+                Action::DeadLetter { ticket, letter } => self.dead_letter(ticket, letter),
+                Action::Park { ticket, partition, key, messages } => {
+                    self.with_store(ticket, partition, move |store, place| async move {
+                        store.park(&place, &key, &messages).await
+                    });
+                }
+                Action::LoadParked { ticket, partition, key, messages_max } => {
+                    self.load(ticket, partition, key, messages_max);
+                }
+                Action::RemoveParked { ticket, partition, key, up_to } => {
+                    self.with_store(ticket, partition, move |store, place| async move {
+                        store.remove(&place, &key, up_to).await
+                    });
+                }
+                Action::Release { partition } => {
+                    self.disown(std::slice::from_ref(&partition));
+                    self.parts.link.ask(Ask::Release(vec![partition]));
+                }
+                Action::Drained => self.drained = true,
+                Action::Seek { partition, offset } => self.parts.link.ask(Ask::Seek(partition, offset)),
+                Action::Rejoin { .. } => self.rejoin(),
+                Action::Report(report) => self.parts.board.notice(Notice::Consumer(report)),
+            }
+        }
+    }
+
+    fn start(&mut self, run: RunId, messages: Vec<Handed>) {
+        let (handle, cancelled) = AbortHandle::new_pair();
+        self.runs.insert(run, handle);
+        let call = Call { messages, fences: self.fences.clone(), cancelled };
+        match &mut self.once {
+            None => self.parts.work.clone().start(call, Answer::new(run, self.parts.answers.clone())),
+            Some(once) => {
+                let settlements = once.before(run, call, self.parts.settings.settling);
+                self.parts.link.ask(Ask::Settle(For::Start(run), settlements));
+            }
+        }
+    }
+
+    fn settle(&mut self, ticket: Ticket, settlements: Vec<core::Settlement>) {
+        let mut settlements: Vec<Settlement> = settlements.into_iter().map(to_engine).collect();
+        if let Some(once) = &mut self.once {
+            once.reconcile(&mut settlements);
+        }
+        self.parts.link.ask(Ask::Settle(For::Core(ticket), settlements));
+    }
+
+    fn dead_letter(&mut self, ticket: Ticket, letter: core::DeadLetter) {
+        let times = Times { first: self.unix_ms(letter.arrived_ms), last: self.unix_ms(self.now_ms()) };
+        let (letters, work, fences) = (self.parts.letters.clone(), self.parts.work.clone(), self.fences.clone());
+        let answers = self.parts.answers.clone();
+        self.side_jobs.spawn(async move {
+            let result = match letters.send(&letter, times).await {
+                Ok(()) => work.pass_over(letter.delivery, fences).await,
+                Err(error) => Err(error),
+            };
+            // Nobody listens only after the consumer has ended.
+            let _ = answers.send(Input::Confirmed(ticket, result.map_err(Arc::from)));
+        });
+    }
+
+    fn with_store<F, R>(&mut self, ticket: Ticket, partition: TopicPartition, work: F)
+    where
+        F: FnOnce(Arc<dyn SideStore>, Place) -> R + Send + 'static,
+        R: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let answers = self.parts.answers.clone();
+        let place = Place { group: self.parts.group.clone(), partition };
+        let Some(store) = self.parts.store.clone() else {
+            let _ = answers.send(Input::Confirmed(ticket, Err("there is no side store".into())));
+            return;
+        };
+        self.side_jobs.spawn(async move {
+            let result = work(store, place).await;
+            let _ = answers.send(Input::Confirmed(ticket, result.map_err(|error| error.to_string().into())));
+        });
+    }
+
+    fn load(&mut self, ticket: Ticket, partition: TopicPartition, key: Bytes, messages_max: usize) {
+        let answers = self.parts.answers.clone();
+        let place = Place { group: self.parts.group.clone(), partition };
+        let Some(store) = self.parts.store.clone() else {
+            let _ = answers.send(Input::Loaded(ticket, Vec::new()));
+            return;
+        };
+        self.side_jobs.spawn(async move {
+            let input = match store.load(&place, &key, messages_max).await {
+                Ok(messages) => Input::Loaded(ticket, messages),
+                Err(error) => Input::Confirmed(ticket, Err(error.to_string().into())),
+            };
+            let _ = answers.send(input);
+        });
+    }
+
+    fn intercept(&self, call: impl Fn(&dyn ConsumerInterceptor)) {
+        for interceptor in &self.parts.interceptors {
+            guarded(|| call(&**interceptor));
+        }
+    }
+
+    fn publish(&mut self) {
+        while self.side_jobs.try_join_next().is_some() {}
+        let now_ms = self.now_ms();
+        self.parts.board.publish(&self.core, &self.tally, now_ms, self.drained);
+    }
+
+    // ---- the end -----------------------------------------------------------------------------------------------------
+
+    async fn close(mut self) -> Result<(), ConsumerError> {
+        self.runs.values().for_each(AbortHandle::abort);
+        self.side_jobs.abort_all();
+        drop(self.parts.link.asks);
+        // Its events may be waiting to be heard: nobody will.
+        drop(self.parts.link.events);
+        let task = self.parts.link.task.abort_handle();
+        match tokio::time::timeout(CLOSE_WAIT, self.parts.link.task).await {
+            Ok(Ok(closed)) => closed.map_err(ConsumerError::Engine),
+            Ok(Err(error)) => Err(ConsumerError::Ended(error.to_string())),
+            Err(_) => {
+                task.abort();
+                let text = "the engine does not answer; the group will notice that this member is gone";
+                Err(EngineError::Unavailable(text.to_owned()).into())
+            }
+        }
+    }
+
+    /// The engine's task has ended although nobody told it to.
+    async fn engine_is_gone(self) -> Result<(), ConsumerError> {
+        self.runs.values().for_each(AbortHandle::abort);
+        match self.parts.link.task.await {
+            Ok(Ok(())) => Err(ConsumerError::Ended("the engine's task".to_owned())),
+            Ok(Err(error)) => Err(ConsumerError::Engine(error)),
+            Err(error) => Err(ConsumerError::Ended(error.to_string())),
+        }
+    }
+}
+
+fn to_engine(settlement: core::Settlement) -> Settlement {
+    match settlement {
+        core::Settlement::Frontier { partition, next, metadata } => Settlement::Frontier { partition, next, metadata },
+        core::Settlement::Done { partition, offset } => Settlement::Done { partition, offset },
+        core::Settlement::GiveBack { partition, offset } => Settlement::GiveBack { partition, offset },
+    }
+}
+
+fn from_engine(settlement: &Settlement) -> core::Settlement {
+    match settlement.clone() {
+        Settlement::Frontier { partition, next, metadata } => core::Settlement::Frontier { partition, next, metadata },
+        Settlement::Done { partition, offset } => core::Settlement::Done { partition, offset },
+        Settlement::GiveBack { partition, offset } => core::Settlement::GiveBack { partition, offset },
+    }
+}

@@ -1,0 +1,222 @@
+//! Dead letters: what nobody could handle, with all that is needed to understand it and to send it again.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::consumer::{DeadLetter as Letter, FailureClass};
+use baton_core::identity::{Identified, Named, Origin};
+use baton_core::partitioner::partition_of_key;
+use baton_core::{Headers, MessageId, TopicPartition};
+use baton_engine::{Engine, EngineError, EngineProducer, Full, ProducerOptions, Record, TopicSpec};
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::handler::identity;
+
+/// Headers of a dead letter. The original ones go with it unchanged, before these.
+pub const DEAD_ID: &str = "baton-dead-id";
+/// The topic that it came from.
+pub const DEAD_TOPIC: &str = "baton-dead-topic";
+/// The partition that it came from, in decimal.
+pub const DEAD_PARTITION: &str = "baton-dead-partition";
+/// The offset that it came from, in decimal.
+pub const DEAD_OFFSET: &str = "baton-dead-offset";
+/// The group that could not handle it.
+pub const DEAD_GROUP: &str = "baton-dead-group";
+/// Why: `permanent`, `exhausted` or `undecodable`.
+pub const DEAD_CLASS: &str = "baton-dead-class";
+/// What failed: the type of the error, or the name of what was called.
+pub const DEAD_SOURCE: &str = "baton-dead-source";
+/// What happened, for people; at most [`REASON_BYTES_MAX`] bytes.
+pub const DEAD_REASON: &str = "baton-dead-reason";
+/// How often it was tried, in decimal.
+pub const DEAD_ATTEMPTS: &str = "baton-dead-attempts";
+/// When this consumer got it, in milliseconds since 1970.
+pub const DEAD_FIRST_TIME: &str = "baton-dead-first-time";
+/// When it was given up, in milliseconds since 1970.
+pub const DEAD_LAST_TIME: &str = "baton-dead-last-time";
+/// The message's own time, in milliseconds since 1970, where it had one.
+pub const DEAD_TIMESTAMP: &str = "baton-dead-timestamp";
+/// Longest reason. Some errors quote the whole message: with that a large one would not fit into its own dead letter.
+pub const REASON_BYTES_MAX: usize = 1_000;
+
+/// All of the above begin like this.
+const PREFIX: &str = "baton-dead-";
+/// After how long the engine's client gives a send up. It is tried again for ever, under the same id.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a dead letter waits for others: they are few, and their keys wait for them.
+const LINGER_MS: u64 = 1;
+/// Partitions of a topic that is made here. Dead letters are few, and in one partition they are in order.
+const PARTITIONS_DEFAULT: u32 = 1;
+
+/// Where dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub(super) topic: Arc<str>,
+    pub(super) partitions: u32,
+    pub(super) settings: Vec<(String, String)>,
+}
+
+impl DeadLetter {
+    /// To this topic, which is created when the consumer starts if it is not there.
+    pub fn topic(name: impl Into<Arc<str>>) -> Self {
+        Self { topic: name.into(), partitions: PARTITIONS_DEFAULT, settings: Vec::new() }
+    }
+
+    /// How many partitions it gets if it has to be created. Default 1.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// A setting that it gets if it has to be created, under the engine's own name. How long dead letters are kept is the
+    /// engine's default otherwise.
+    #[must_use]
+    pub fn topic_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// Sends dead letters.
+pub(super) struct Letters {
+    engine: Arc<dyn Engine>,
+    to: DeadLetter,
+    group: Arc<str>,
+    named: Option<Named>,
+    partitions: NonZeroU32,
+    producer: OnceCell<Arc<dyn EngineProducer>>,
+}
+
+/// When a letter's message came, and when it was given up; milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Letters {
+    /// Makes sure that there is somewhere to send to, before the first message is handled.
+    pub async fn open(
+        engine: Arc<dyn Engine>,
+        to: DeadLetter,
+        group: Arc<str>,
+        named: Option<Named>,
+    ) -> Result<Self, EngineError> {
+        let there = match engine.partitions(&to.topic).await {
+            Ok(partitions) => partitions,
+            Err(EngineError::Caller(_)) => {
+                let (name, settings) = (to.topic.clone(), to.settings.clone());
+                let topic = TopicSpec { name, partitions: to.partitions, copies: None, settings };
+                engine.create_topic(&topic).await?;
+                to.partitions
+            }
+            Err(error) => return Err(error),
+        };
+        let partitions = NonZeroU32::new(there)
+            .ok_or_else(|| EngineError::Caller(format!("dead-letter topic {} has no partitions", to.topic)))?;
+        Ok(Self { engine, to, group, named, partitions, producer: OnceCell::new() })
+    }
+
+    /// Returned means: it is durable.
+    pub async fn send(&self, letter: &Letter, times: Times) -> Result<(), String> {
+        let producer = self.producer.get_or_try_init(|| {
+            let client_id = format!("{}-dead-letters", self.group);
+            let delivery_timeout = DELIVERY_TIMEOUT;
+            self.engine.producer(ProducerOptions {
+                client_id,
+                linger_ms: LINGER_MS,
+                delivery_timeout,
+                settings: Vec::new(),
+            })
+        });
+        let producer = producer.await.map_err(|error| error.to_string())?;
+        let mut record = self.record(letter, times);
+        let stored = loop {
+            match producer.send(record) {
+                Ok(stored) => break stored,
+                Err(Full(back)) => {
+                    record = *back;
+                    producer.room().await;
+                }
+            }
+        };
+        stored.await.map(drop).map_err(|error| format!("dead letter to {}: {error}", self.to.topic))
+    }
+
+    fn record(&self, letter: &Letter, times: Times) -> Record {
+        let delivery = &letter.delivery;
+        // What cannot be identified as the user wished still lies somewhere.
+        let id = identity(delivery, self.named.as_ref()).or_else(|_| identity(&bare(delivery), None));
+        let id = id.map(|identified| identified.id).ok();
+        let mut headers: Headers =
+            delivery.headers.iter().filter(|header| !header.name.starts_with(PREFIX)).cloned().collect();
+        let mut add =
+            |name: &'static str, value: &str| headers.push(name, Some(Bytes::copy_from_slice(value.as_bytes())));
+        if let Some(id) = &id {
+            add(DEAD_ID, id.as_str());
+        }
+        // A dead letter that dies again, in the service that handles dead letters, still comes from where it first came from.
+        let origin = origin(&delivery.headers);
+        let from = origin.as_ref().unwrap_or(&delivery.from);
+        add(DEAD_TOPIC, &from.topic);
+        add(DEAD_PARTITION, &from.partition.to_string());
+        let offset = delivery.headers.last(DEAD_OFFSET).filter(|_| origin.is_some());
+        let offset = offset.map(|offset| String::from_utf8_lossy(offset).into_owned());
+        add(DEAD_OFFSET, &offset.unwrap_or_else(|| delivery.offset.to_string()));
+        add(DEAD_GROUP, &self.group);
+        add(DEAD_CLASS, class_name(letter.class));
+        add(DEAD_SOURCE, shortened(&letter.failure.source));
+        add(DEAD_REASON, shortened(&letter.failure.reason));
+        add(DEAD_ATTEMPTS, &letter.attempts.to_string());
+        add(DEAD_FIRST_TIME, &times.first.to_string());
+        add(DEAD_LAST_TIME, &times.last.to_string());
+        if let Some(timestamp_ms) = delivery.timestamp_ms {
+            add(DEAD_TIMESTAMP, &timestamp_ms.to_string());
+        }
+        let partition = match &delivery.key {
+            Some(key) => partition_of_key(key, self.partitions),
+            None => delivery.from.partition % self.partitions,
+        };
+        Record {
+            to: TopicPartition::new(self.to.topic.clone(), partition),
+            key: delivery.key.clone(),
+            payload: delivery.payload.clone(),
+            headers,
+            timestamp_ms: None,
+            id: id.map(|id| Arc::from(id.as_str())),
+        }
+    }
+}
+
+/// Without what may be wrong about it.
+fn bare(delivery: &baton_core::Delivery) -> baton_core::Delivery {
+    baton_core::Delivery { headers: Headers::default(), payload: None, ..delivery.clone() }
+}
+
+fn class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Exhausted => "exhausted",
+        FailureClass::Permanent => "permanent",
+        FailureClass::Undecodable => "undecodable",
+    }
+}
+
+/// At most [`REASON_BYTES_MAX`] bytes, cut between characters.
+fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+/// The partition that a dead letter came from: what its sequence number belongs to.
+pub(super) fn origin(headers: &Headers) -> Option<TopicPartition> {
+    let text = |name| std::str::from_utf8(headers.last(name)?).ok();
+    Some(TopicPartition::new(text(DEAD_TOPIC)?, text(DEAD_PARTITION)?.parse().ok()?))
+}
+
+/// The id that a dead letter had when it was alive: sent again it is the same message, wherever it lies.
+pub(super) fn id_kept(headers: &Headers) -> Option<Identified> {
+    let id = std::str::from_utf8(headers.last(DEAD_ID)?).ok()?;
+    Some(Identified { id: MessageId::new(id).ok()?, origin: Origin::Named })
+}

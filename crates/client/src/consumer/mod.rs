@@ -1,0 +1,31 @@
+//! Consuming: from the delivery of a message to its effect, its dead letter, or its parking place.
+
+mod builder;
+mod driver;
+mod error;
+mod handle;
+mod handler;
+mod letters;
+mod link;
+mod once;
+mod prepare;
+mod store;
+mod work;
+
+pub use baton_core::consumer::{
+    Accept, AdaptiveSettings, Batches, Counters, DependencySettings, FailureClass, Filter, Held, Limits, Order,
+    Outcome, ParkingSettings, Remedy, Report, WaitsFor,
+};
+pub use baton_core::identity::Named;
+pub use baton_engine::Start;
+
+pub use builder::{AtLeastOnce, AtMostOnce, ConsumerBuilder, EffectivelyOnce, Guarded, Level, LevelEffect, Undecided};
+pub use error::{Classify, ConsumerError, ErrorClass, HandlerError};
+pub use handle::{Consumer, ConsumerMetrics, Notice, Notices};
+pub use handler::{BatchHandler, ConsumerInterceptor, Handler, Received};
+pub use letters::{
+    DEAD_ATTEMPTS, DEAD_CLASS, DEAD_FIRST_TIME, DEAD_GROUP, DEAD_ID, DEAD_LAST_TIME, DEAD_OFFSET, DEAD_PARTITION,
+    DEAD_REASON, DEAD_SOURCE, DEAD_TIMESTAMP, DEAD_TOPIC, DeadLetter, REASON_BYTES_MAX,
+};
+pub use store::{Opened, Place, SideStore, StoreError, StoreFuture, TopicStore};
+pub use work::{NoTransaction, Unguarded};

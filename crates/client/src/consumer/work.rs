@@ -1,0 +1,578 @@
+//! One call of a handler: admitted by the guard, run, committed.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::consumer::{Failure, Filter, Handed, Outcome, Outcomes, RunId};
+use baton_core::identity::Named;
+use baton_core::stamp::Stamp;
+use baton_core::{Delivery, TopicPartition};
+use baton_guard::{
+    Admission, Batch, CommitError, EffectOf, Fate, Fence, Group, Guard, GuardError, Identity, Open, Place, State,
+    Weakness,
+};
+use futures_util::FutureExt;
+use futures_util::future::{AbortRegistration, Abortable, BoxFuture};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::driver::Input;
+use super::handler::{self, ConsumerInterceptor, Handling, Received};
+use super::letters;
+
+/// How long to wait before a guard is asked again what became of a commit; doubles.
+const FATE_WAIT_MIN: Duration = Duration::from_millis(50);
+const FATE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Source of the failure of a handler that panicked.
+const PANICKED: &str = "panicked";
+
+/// The fences of the partitions that are ours. Replaced, never changed: a call keeps those that it began with.
+pub(super) type Fences = HashMap<TopicPartition, Fence>;
+
+/// What a handler is called with.
+pub(super) struct Call {
+    pub messages: Vec<Handed>,
+    pub fences: Arc<Fences>,
+    pub cancelled: AbortRegistration,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub outcomes: Outcomes,
+    /// These partitions have a new owner, or had when the call began, under these fences: nothing of them may be settled by us.
+    pub fenced: Option<Vec<(TopicPartition, Option<Fence>)>>,
+    pub tally: Tally,
+}
+
+/// What guards said, for the metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    pub already_done: u64,
+    pub in_progress: u64,
+    pub filtered: u64,
+    pub panicked: u64,
+    pub leases_lost: u64,
+    pub fates_asked: u64,
+}
+
+impl Tally {
+    /// Adds what one call brought.
+    pub fn add(&mut self, more: &Self) {
+        self.already_done += more.already_done;
+        self.in_progress += more.in_progress;
+        self.filtered += more.filtered;
+        self.panicked += more.panicked;
+        self.leases_lost += more.leases_lost;
+        self.fates_asked += more.fates_asked;
+    }
+}
+
+impl Verdict {
+    fn all(outcome: Outcome, tally: Tally) -> Self {
+        Self { outcomes: Outcomes::All(outcome), fenced: None, tally }
+    }
+
+    fn fenced(partition: TopicPartition, fence: Option<Fence>, tally: Tally) -> Self {
+        Self { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(vec![(partition, fence)]), tally }
+    }
+}
+
+/// Answers for a call in any case, and once: also when what was to answer it is dropped or panics.
+pub(super) struct Answer {
+    run: RunId,
+    inputs: UnboundedSender<Input>,
+    verdict: Option<Verdict>,
+}
+
+impl Answer {
+    pub fn new(run: RunId, inputs: UnboundedSender<Input>) -> Self {
+        Self { run, inputs, verdict: None }
+    }
+
+    pub fn give(mut self, verdict: Verdict) {
+        self.verdict = Some(verdict);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let failure = || Failure::new(PANICKED, "what called the handler panicked or was dropped");
+        let verdict =
+            self.verdict.take().unwrap_or_else(|| Verdict::all(Outcome::Transient(failure()), Tally::default()));
+        // Nobody listens only after the consumer has ended.
+        let _ = self.inputs.send(Input::Finished(self.run, verdict));
+    }
+}
+
+/// What the consumer needs of guard and handler, whatever their types.
+pub(super) trait Work: Send + Sync + 'static {
+    /// Calls the handler on a task of its own.
+    fn start(self: Arc<Self>, call: Call, answer: Answer);
+    /// Makes us the owner of a partition; no fence if nothing guards it.
+    fn take_over(&self, partition: TopicPartition) -> BoxFuture<'_, Result<Option<Fence>, GuardError>>;
+    /// A message will never be handled: tells a guard that would take it for a gap.
+    fn pass_over(&self, delivery: Arc<Delivery>, fences: Arc<Fences>) -> BoxFuture<'_, Result<(), String>>;
+    /// See [`Guard::weaknesses`].
+    fn weaknesses(&self) -> BoxFuture<'_, Result<Vec<Weakness>, GuardError>>;
+}
+
+pub(super) type Decode<T> = Arc<dyn Fn(&Delivery) -> Result<T, Failure> + Send + Sync>;
+
+/// How messages get from their delivery to their effect.
+pub(super) struct Worker<G, T, H> {
+    pub guard: G,
+    pub handling: H,
+    pub decode: Decode<T>,
+    pub named: Option<Named>,
+    pub group: Group,
+    /// Stands for every message where no guard needs to tell them apart.
+    pub nobody: Identity,
+    /// Whether the guard needs to tell messages apart.
+    pub identifies: bool,
+    /// Filters that cannot be applied before the guard, because it would take what they skip for gaps.
+    pub filters: Vec<Filter>,
+    /// Once it has begun, a message is never tried again.
+    pub at_most_once: bool,
+    /// Whether there is a store for parked keys.
+    pub parks: bool,
+    pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
+}
+
+/// A message that can be handled.
+struct Ready<T> {
+    at: usize,
+    message: Received<T>,
+    identity: Identity,
+    skip: bool,
+}
+
+impl<G, T, H> Work for Worker<G, T, H>
+where
+    G: Guard,
+    T: Send + 'static,
+    H: Handling<EffectOf<G>, T>,
+{
+    fn start(self: Arc<Self>, call: Call, answer: Answer) {
+        tokio::spawn(async move { answer.give(self.run(call).await) });
+    }
+
+    fn take_over(&self, partition: TopicPartition) -> BoxFuture<'_, Result<Option<Fence>, GuardError>> {
+        Box::pin(async move {
+            match self.identifies {
+                true => self.guard.take_over(&self.group, &partition).await.map(Some),
+                false => Ok(None),
+            }
+        })
+    }
+
+    fn pass_over(&self, delivery: Arc<Delivery>, fences: Arc<Fences>) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            if !self.guard.needs_place() {
+                return Ok(());
+            }
+            let Ok(identity) = self.identity(&delivery, &fences) else {
+                // Without an identity the guard never saw it, and leaves no gap.
+                return Ok(());
+            };
+            match self.guard.begin(&identity).await {
+                Ok(Admission::Fresh(open)) => open.commit().await.map_err(|error| error.to_string()),
+                Ok(Admission::AlreadyDone) | Err(GuardError::Unstamped(_) | GuardError::Caller(_)) => Ok(()),
+                Ok(Admission::InProgress(_)) => Err("the message is still being handled".to_owned()),
+                Ok(Admission::Fenced) => Err("the partition has a new owner".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
+    fn weaknesses(&self) -> BoxFuture<'_, Result<Vec<Weakness>, GuardError>> {
+        Box::pin(self.guard.weaknesses())
+    }
+}
+
+impl<G, T, H> Worker<G, T, H>
+where
+    G: Guard,
+    T: Send + 'static,
+    H: Handling<EffectOf<G>, T>,
+{
+    async fn run(&self, call: Call) -> Verdict {
+        if self.interceptors.is_empty() {
+            return self.judged(call).await;
+        }
+        let messages = call.messages.clone();
+        let verdict = self.judged(call).await;
+        for (at, handed) in messages.iter().enumerate() {
+            let outcome = match &verdict.outcomes {
+                Outcomes::All(outcome) => outcome,
+                Outcomes::Each(each) => each.get(at).unwrap_or(&Outcome::Stopped),
+            };
+            for interceptor in &self.interceptors {
+                guarded(|| interceptor.handled(&handed.delivery, handed.attempt, outcome));
+            }
+        }
+        verdict
+    }
+
+    async fn judged(&self, call: Call) -> Verdict {
+        let Call { messages, fences, cancelled } = call;
+        let mut tally = Tally::default();
+        let mut outcomes = vec![Outcome::Done; messages.len()];
+        let mut ready = Vec::with_capacity(messages.len());
+        for (at, handed) in messages.into_iter().enumerate() {
+            match self.prepare(at, handed, &fences) {
+                Ok(message) => ready.push(message),
+                Err(outcome) => outcomes[at] = outcome,
+            }
+        }
+        tally.filtered = ready.iter().filter(|each| each.skip).count() as u64;
+        let verdict = match ready.len() {
+            0 => Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally },
+            1 if outcomes.len() == 1 => self.single(ready.remove(0), cancelled, tally).await,
+            _ => self.many(ready, outcomes, cancelled, tally).await,
+        };
+        match verdict.outcomes {
+            Outcomes::Each(mut each) if each.len() == 1 => {
+                Verdict { outcomes: Outcomes::All(each.swap_remove(0)), ..verdict }
+            }
+            outcomes => Verdict { outcomes, ..verdict },
+        }
+    }
+
+    fn prepare(&self, at: usize, handed: Handed, fences: &Fences) -> Result<Ready<T>, Outcome> {
+        let Handed { delivery, attempt } = handed;
+        let skip = !self.filters.iter().all(|filter| filter.passes(&delivery.headers));
+        let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(&delivery)));
+        let body = decoded
+            .unwrap_or_else(|panic| Err(Failure::new("decoder panicked", panic_text(&*panic))))
+            .map_err(Outcome::Undecodable)?;
+        let identity = self.identity(&delivery, fences).map_err(Outcome::Undecodable)?;
+        Ok(Ready { at, message: Received::new(body, delivery, attempt), identity, skip })
+    }
+
+    /// What the guard knows the message by.
+    fn identity(&self, delivery: &Delivery, fences: &Fences) -> Result<Identity, Failure> {
+        if !self.identifies {
+            return Ok(self.nobody.clone());
+        }
+        let bad = |error: &dyn std::error::Error| Failure::new("identity", error.to_string());
+        let identified = handler::identity(delivery, self.named.as_ref()).map_err(|error| bad(&error))?;
+        let mut identity = Identity::new(self.group.clone(), identified.id);
+        if self.guard.needs_place()
+            && let Some(stamp) = Stamp::of(&delivery.headers).map_err(|error| bad(&error))?
+        {
+            // The sequence number belongs to the partition that the message was first sent to.
+            let partition = letters::origin(&delivery.headers).unwrap_or_else(|| delivery.from.clone());
+            let instance = Arc::clone(&stamp.instance);
+            identity.place = Some(Place { instance, epoch: stamp.epoch, partition, sequence: stamp.sequence });
+        }
+        identity.fence = fences.get(&delivery.from).cloned();
+        Ok(identity)
+    }
+
+    /// One message, in a transaction of its own.
+    async fn single(&self, ready: Ready<T>, cancelled: AbortRegistration, mut tally: Tally) -> Verdict {
+        let Ready { message, identity, skip, .. } = ready;
+        let from = message.from().clone();
+        let fenced = |tally| Verdict::fenced(from.clone(), identity.fence.clone(), tally);
+        let work = async {
+            let open = match self.guard.begin(&identity).await {
+                Ok(Admission::Fresh(open)) => open,
+                Ok(Admission::AlreadyDone) => {
+                    tally.already_done += 1;
+                    return Err(Verdict::all(Outcome::Done, tally));
+                }
+                Ok(Admission::InProgress(_)) => {
+                    tally.in_progress += 1;
+                    return Err(Verdict::all(Outcome::Stopped, tally));
+                }
+                Ok(Admission::Fenced) => return Err(fenced(tally)),
+                Err(error) => return Err(Verdict::all(self.not_begun(&error), tally)),
+            };
+            let messages = if skip { Vec::new() } else { vec![message] };
+            self.handle(messages, open, &mut tally).await.map_err(|outcome| Verdict::all(outcome, tally))
+        };
+        let open = match Abortable::new(work, cancelled).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(verdict)) => return verdict,
+            Err(_) => return Verdict::all(self.cut_short(), tally),
+        };
+        // From here on it is not stopped any more: an effect that is committed must not be called a failure.
+        match self.commit(open, &identity, &mut tally).await {
+            Ok(outcome) => Verdict::all(outcome, tally),
+            Err(Fenced) => fenced(tally),
+        }
+    }
+
+    /// Several messages, in one transaction.
+    async fn many(
+        &self,
+        ready: Vec<Ready<T>>,
+        mut outcomes: Vec<Outcome>,
+        cancelled: AbortRegistration,
+        mut tally: Tally,
+    ) -> Verdict {
+        let mut identities = Vec::with_capacity(ready.len());
+        let mut messages = Vec::with_capacity(ready.len());
+        let mut partitions: Vec<(TopicPartition, Option<Fence>)> = Vec::with_capacity(1);
+        for each in ready {
+            if partitions.last().is_none_or(|(last, _)| last != each.message.from()) {
+                partitions.push((each.message.from().clone(), each.identity.fence.clone()));
+            }
+            identities.push(each.identity);
+            messages.push((each.at, each.message, each.skip));
+        }
+        let work = async {
+            let batch = self.guard.begin_batch(&identities).await.map_err(|error| self.batch_not_begun(&error))?;
+            // One by one it can be told which of the partitions it is.
+            if batch.states.contains(&State::Fenced) {
+                return Err((partitions.len() > 1).then(fenced_among_others));
+            }
+            let (handed, first) = judge_states(&batch.states, messages, &mut outcomes, &mut tally);
+            match batch.open {
+                Some(open) => self.handle(handed, open, &mut tally).await.map(|open| Some((open, first))).map_err(Some),
+                None => Ok(None),
+            }
+        };
+        let ended = Abortable::new(work, cancelled).await;
+        let open = match ended {
+            Ok(Ok(open)) => open,
+            Ok(Err(None)) => {
+                return Verdict { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(partitions), tally };
+            }
+            Ok(Err(Some(outcome))) => return self.batch_failed(outcome, outcomes.len(), tally),
+            Err(_) => return self.batch_failed(self.cut_short(), outcomes.len(), tally),
+        };
+        if let Some((open, first)) = open {
+            match self.commit(open, &identities[first], &mut tally).await {
+                Ok(Outcome::Done) => {}
+                Ok(outcome) => return self.batch_failed(outcome, outcomes.len(), tally),
+                Err(Fenced) if partitions.len() > 1 => {
+                    return self.batch_failed(fenced_among_others(), outcomes.len(), tally);
+                }
+                Err(Fenced) => {
+                    return Verdict { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(partitions), tally };
+                }
+            }
+        }
+        Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally }
+    }
+
+    /// A batch that failed as a whole is tried one by one; not where nothing may be tried again.
+    fn batch_failed(&self, outcome: Outcome, messages: usize, tally: Tally) -> Verdict {
+        match self.at_most_once {
+            true => Verdict { outcomes: Outcomes::Each(vec![outcome; messages]), fenced: None, tally },
+            false => Verdict::all(outcome, tally),
+        }
+    }
+
+    /// Calls the handler; gives the open transaction back if it is to be committed.
+    async fn handle(&self, messages: Vec<Received<T>>, open: G::Open, tally: &mut Tally) -> Result<G::Open, Outcome> {
+        if messages.is_empty() {
+            return Ok(open);
+        }
+        let effect = open.effect();
+        let called = AssertUnwindSafe(async { self.handling.call(messages, effect).await }).catch_unwind();
+        let outcome = match called.await {
+            Ok(Ok(())) => return Ok(open),
+            Ok(Err(error)) => error.into_outcome(),
+            Err(panic) => {
+                tally.panicked += 1;
+                Outcome::Transient(Failure::new(PANICKED, panic_text(&*panic)))
+            }
+        };
+        open.abort().await;
+        Err(self.only_once(outcome))
+    }
+
+    /// What a failure means where a message may be handed over once only.
+    fn only_once(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Transient(failure) | Outcome::DependencyDown(failure) | Outcome::Park(failure)
+                if self.at_most_once =>
+            {
+                Outcome::Permanent(failure)
+            }
+            // With nowhere to park it, at least it is kept.
+            Outcome::Park(failure) if !self.parks => Outcome::Permanent(failure),
+            outcome => outcome,
+        }
+    }
+
+    /// The handler was told to stop.
+    fn cut_short(&self) -> Outcome {
+        match self.at_most_once {
+            true => {
+                Outcome::Permanent(Failure::new("cancelled", "the handler was cancelled, and may not be called again"))
+            }
+            false => Outcome::Stopped,
+        }
+    }
+
+    async fn commit(&self, open: G::Open, identity: &Identity, tally: &mut Tally) -> Result<Outcome, Fenced> {
+        Ok(match open.commit().await {
+            Ok(()) => Outcome::Done,
+            Err(CommitError::AlreadyDone) => {
+                tally.already_done += 1;
+                Outcome::Done
+            }
+            Err(CommitError::Fenced) => return Err(Fenced),
+            Err(CommitError::LeaseLost) => {
+                // The effect is there. To call the handler again would make sure that it happens twice.
+                tally.leases_lost += 1;
+                Outcome::Done
+            }
+            Err(CommitError::NotCommitted(error)) => self.not_committed(&error),
+            Err(CommitError::Unknown(error)) => {
+                tally.fates_asked += 1;
+                return self.fate(identity, &error).await;
+            }
+        })
+    }
+
+    /// Nothing counts as done or as failed before it is known which of the two it is.
+    async fn fate(&self, identity: &Identity, cause: &GuardError) -> Result<Outcome, Fenced> {
+        let mut wait = FATE_WAIT_MIN;
+        loop {
+            match self.guard.fate(identity).await {
+                Ok(Fate::Committed) => return Ok(Outcome::Done),
+                Ok(Fate::NotCommitted) => return Ok(self.not_committed(cause)),
+                Ok(Fate::Fenced) => return Err(Fenced),
+                Ok(Fate::Undecided(after)) => tokio::time::sleep(after.max(FATE_WAIT_MIN)).await,
+                Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
+                // Whoever begins it again finds out.
+                Err(error) => return Ok(self.not_begun(&error)),
+            }
+            wait = (wait * 2).min(FATE_WAIT_MAX);
+        }
+    }
+
+    /// The guard could not admit a message: that is hardly ever the message's fault.
+    fn not_begun(&self, error: &GuardError) -> Outcome {
+        let failure = || Failure::new(self.guard.name(), error.to_string());
+        match error {
+            GuardError::Busy { .. } | GuardError::TooManyGaps { .. } => Outcome::Stopped,
+            GuardError::Unstamped(_) | GuardError::Caller(_) => Outcome::Permanent(failure()),
+            _ => Outcome::DependencyDown(failure()),
+        }
+    }
+
+    /// The guard could not admit a batch.
+    fn batch_not_begun(&self, error: &GuardError) -> Option<Outcome> {
+        match self.not_begun(error) {
+            // One by one it can be told which of them it is.
+            Outcome::Stopped => Some(Outcome::Transient(Failure::new(self.guard.name(), error.to_string()))),
+            outcome => Some(outcome),
+        }
+    }
+
+    fn not_committed(&self, error: &GuardError) -> Outcome {
+        let failure = Failure::new(self.guard.name(), error.to_string());
+        self.only_once(match error {
+            GuardError::Unavailable { .. } => Outcome::DependencyDown(failure),
+            GuardError::Busy { .. } | GuardError::TooManyGaps { .. } if !self.at_most_once => Outcome::Stopped,
+            _ => Outcome::Transient(failure),
+        })
+    }
+}
+
+/// Somebody else owns the partition.
+struct Fenced;
+
+fn fenced_among_others() -> Outcome {
+    Outcome::Transient(Failure::new("fence", "one of the batch's partitions has a new owner"))
+}
+
+/// Which messages of a batch go to the handler, and the first one that is this transaction's.
+fn judge_states<T>(
+    states: &[State],
+    messages: Vec<(usize, Received<T>, bool)>,
+    outcomes: &mut [Outcome],
+    tally: &mut Tally,
+) -> (Vec<Received<T>>, usize) {
+    let mut handed = Vec::with_capacity(messages.len());
+    let mut first = None;
+    for (index, ((at, message, skip), state)) in messages.into_iter().zip(states).enumerate() {
+        match state {
+            State::Fresh => {
+                first.get_or_insert(index);
+                if !skip {
+                    handed.push(message);
+                }
+            }
+            State::AlreadyDone | State::Repeated => tally.already_done += 1,
+            State::InProgress(_) | State::Fenced => {
+                tally.in_progress += 1;
+                outcomes[at] = Outcome::Stopped;
+            }
+        }
+    }
+    (handed, first.unwrap_or_default())
+}
+
+/// Interceptors are somebody else's: what panics in there must not take the consumer with it.
+pub(super) fn guarded(call: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(call)).is_err() {
+        tracing::error!("an interceptor panicked");
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+/// Stands where no guard does: lets everything through, and remembers nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Unguarded;
+
+/// A transaction of nothing.
+#[derive(Debug)]
+pub struct NoTransaction;
+
+impl Open for NoTransaction {
+    type Effect = ();
+
+    fn effect(&self) {}
+
+    async fn commit(self) -> Result<(), CommitError> {
+        Ok(())
+    }
+
+    async fn abort(self) {}
+}
+
+impl Guard for Unguarded {
+    type Open = NoTransaction;
+
+    fn name(&self) -> &'static str {
+        "no guard"
+    }
+
+    fn strength(&self) -> baton_guard::Strength {
+        baton_guard::Strength::Conditional
+    }
+
+    async fn begin(&self, _: &Identity) -> Result<Admission<NoTransaction>, GuardError> {
+        Ok(Admission::Fresh(NoTransaction))
+    }
+
+    async fn begin_batch(&self, identities: &[Identity]) -> Result<Batch<NoTransaction>, GuardError> {
+        Ok(Batch { states: vec![State::Fresh; identities.len()], open: Some(NoTransaction) })
+    }
+
+    fn take_over(
+        &self,
+        _: &Group,
+        partition: &TopicPartition,
+    ) -> impl Future<Output = Result<Fence, GuardError>> + Send {
+        std::future::ready(Ok(Fence { partition: partition.clone(), epoch: 0 }))
+    }
+
+    async fn weaknesses(&self) -> Result<Vec<Weakness>, GuardError> {
+        Ok(Vec::new())
+    }
+}

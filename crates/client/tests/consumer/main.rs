@@ -1,0 +1,15 @@
+//! Consumers, against the embedded broker in this process and guards on SQLite: nothing is pretended, except where a test takes
+//! something away.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
+
+mod batches;
+mod effects;
+mod failures;
+mod guards;
+mod handing_over;
+mod levels;
+mod parking;
+mod stopping;
+mod watched;
+mod world;

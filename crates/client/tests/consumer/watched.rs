@@ -1,0 +1,179 @@
+//! An engine that writes down what is settled and sent, and whose sends can be held up or refused.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use baton::TopicPartition;
+use baton_engine::*;
+
+/// What passed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A frontier was to be settled.
+    Settling(TopicPartition, i64),
+    /// A record of this topic was stored.
+    Stored(String),
+    /// Something that a test says.
+    Said(String),
+}
+
+#[derive(Default)]
+pub struct Log {
+    seen: Mutex<Vec<Seen>>,
+    held: Mutex<HashSet<String>>,
+    refused: Mutex<HashSet<String>>,
+}
+
+impl Log {
+    pub fn say(&self, text: impl Into<String>) {
+        self.seen.lock().unwrap().push(Seen::Said(text.into()));
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// The highest frontier that was settled of a partition.
+    pub fn settled(&self, partition: u32) -> i64 {
+        let next = self.seen().into_iter().filter_map(|seen| match seen {
+            Seen::Settling(of, next) if of.partition == partition => Some(next),
+            _ => None,
+        });
+        next.max().unwrap_or(0)
+    }
+
+    /// What is sent to this topic is not stored until it is let go.
+    pub fn hold(&self, topic: &str) {
+        self.held.lock().unwrap().insert(topic.to_owned());
+    }
+
+    pub fn let_go(&self, topic: &str) {
+        self.held.lock().unwrap().remove(topic);
+    }
+
+    /// What is sent to this topic is refused until it is accepted.
+    pub fn refuse(&self, topic: &str) {
+        self.refused.lock().unwrap().insert(topic.to_owned());
+    }
+
+    pub fn accept(&self, topic: &str) {
+        self.refused.lock().unwrap().remove(topic);
+    }
+}
+
+pub struct Watched {
+    pub inner: Arc<dyn Engine>,
+    pub log: Arc<Log>,
+}
+
+impl Engine for Watched {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn create_topic<'a>(&'a self, topic: &'a TopicSpec) -> EngineFuture<'a, Result<(), EngineError>> {
+        self.inner.create_topic(topic)
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a str) -> EngineFuture<'a, Result<u32, EngineError>> {
+        self.inner.partitions(topic)
+    }
+
+    fn producer(&self, options: ProducerOptions) -> EngineFuture<'_, Result<Arc<dyn EngineProducer>, EngineError>> {
+        Box::pin(async move {
+            let inner = self.inner.producer(options).await?;
+            Ok(Arc::new(Producer { inner, log: self.log.clone() }) as Arc<dyn EngineProducer>)
+        })
+    }
+
+    fn consumer(&self, options: ConsumerOptions) -> EngineFuture<'_, Result<Box<dyn EngineConsumer>, EngineError>> {
+        Box::pin(async move {
+            let inner = self.inner.consumer(options).await?;
+            Ok(Box::new(Member { inner, log: self.log.clone() }) as Box<dyn EngineConsumer>)
+        })
+    }
+
+    fn reader<'a>(
+        &'a self,
+        partition: &'a TopicPartition,
+        offset: i64,
+    ) -> EngineFuture<'a, Result<Box<dyn EngineReader>, EngineError>> {
+        self.inner.reader(partition, offset)
+    }
+}
+
+struct Producer {
+    inner: Arc<dyn EngineProducer>,
+    log: Arc<Log>,
+}
+
+impl EngineProducer for Producer {
+    fn send(&self, record: Record) -> Result<EngineFuture<'static, Result<Stored, SendError>>, Full> {
+        let (topic, log, inner) = (record.to.topic.to_string(), self.log.clone(), self.inner.clone());
+        Ok(Box::pin(async move {
+            if log.refused.lock().unwrap().contains(&topic) {
+                let cause = "refused by the test".to_owned();
+                return Err(SendError { fate: Fate::NotStored, retry: Retry::Later, cause });
+            }
+            while log.held.lock().unwrap().contains(&topic) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let stored = inner.send(record).expect("there is room").await?;
+            log.seen.lock().unwrap().push(Seen::Stored(topic));
+            Ok(stored)
+        }))
+    }
+
+    fn room(&self) -> EngineFuture<'_, ()> {
+        self.inner.room()
+    }
+
+    fn flush(&self, wait: Duration) -> EngineFuture<'_, usize> {
+        self.inner.flush(wait)
+    }
+}
+
+struct Member {
+    inner: Box<dyn EngineConsumer>,
+    log: Arc<Log>,
+}
+
+impl EngineConsumer for Member {
+    fn next(&mut self, wait: Duration) -> EngineFuture<'_, Result<Event, EngineError>> {
+        self.inner.next(wait)
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
+        self.inner.pause(partitions)
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
+        self.inner.resume(partitions)
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), EngineError> {
+        self.inner.seek(partition, offset)
+    }
+
+    fn settle<'a>(&'a mut self, settlements: &'a [Settlement]) -> EngineFuture<'a, Result<(), EngineError>> {
+        for settlement in settlements {
+            if let Settlement::Frontier { partition, next, .. } = settlement {
+                self.log.seen.lock().unwrap().push(Seen::Settling(partition.clone(), *next));
+            }
+        }
+        self.inner.settle(settlements)
+    }
+
+    fn release<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> EngineFuture<'a, Result<(), EngineError>> {
+        self.inner.release(partitions)
+    }
+
+    fn close(self: Box<Self>) -> EngineFuture<'static, Result<(), EngineError>> {
+        self.inner.close()
+    }
+}
