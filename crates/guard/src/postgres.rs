@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use baton_core::TopicPartition;
@@ -19,9 +20,14 @@ use crate::{
 };
 
 use crate::postgres_sql as sql;
+use sql::Marking;
 
 /// What is being done when messages are asked for.
 const BEGINNING: &str = "beginning";
+/// Batches after a duplicate that are marked in the way that bears them: redelivered messages come in crowds. The other way takes
+/// about half the time, but one duplicate costs it the attempt, rows that are dead at once, and a line in the server's log. So a
+/// stream in which each batch holds a duplicate pays that for one batch in 33.
+const CAREFUL_BATCHES: u32 = 32;
 /// How long a statement waits for a lock unless [`PostgresGuard::lock_wait`] says otherwise: longer than a transaction takes,
 /// shorter than a broker's patience with a consumer.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -57,6 +63,8 @@ pub struct PostgresGuard {
     lock_wait: Duration,
     idle_wait: Duration,
     begin: Arc<str>,
+    /// How many more batches are marked in the way that bears duplicates.
+    careful: Arc<AtomicU32>,
 }
 
 impl Inbox {
@@ -86,7 +94,7 @@ impl PostgresGuard {
 
     fn new(pool: Pool, mark: Mark) -> Self {
         let (lock_wait, idle_wait) = (LOCK_WAIT, IDLE_WAIT);
-        Self { pool, mark, lock_wait, idle_wait, begin: sql::begin(lock_wait, idle_wait) }
+        Self { pool, mark, lock_wait, idle_wait, begin: sql::begin(lock_wait, idle_wait), careful: Arc::default() }
     }
 
     /// How long a statement waits for a lock (5 s): a message that is in progress elsewhere is
@@ -149,7 +157,16 @@ impl PostgresGuard {
     async fn begin_all(&self, identities: &[Identity]) -> Result<(Vec<State>, Option<OpenPostgres>), GuardError> {
         let group = one_group(identities)?;
         let session = self.session(BEGINNING).await?;
-        let (states, pending) = match self.begin_on(session.client(), group, identities).await {
+        let marking = self.marking(identities);
+        let mut begun = self.begin_on(session.client(), group, identities, marking).await;
+        if marking == Marking::New && begun.as_ref().is_err_and(is_duplicate) {
+            // The whole transaction has failed, and there is nothing in it yet that a savepoint would save: the handler comes later.
+            self.careful.store(CAREFUL_BATCHES, Relaxed);
+            let rolled_back = session.client().batch_execute("ROLLBACK").await;
+            rolled_back.map_err(|error| self.refused(BEGINNING, error))?;
+            begun = self.begin_on(session.client(), group, identities, Marking::Any).await;
+        }
+        let (states, pending) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 session.roll_back().await;
@@ -164,12 +181,25 @@ impl PostgresGuard {
         Ok((states, Some(OpenPostgres { effect, pending, group: group.into(), lock_wait: self.lock_wait })))
     }
 
+    /// How the next batch is marked.
+    fn marking(&self, identities: &[Identity]) -> Marking {
+        if identities.len() == 1 {
+            return Marking::One;
+        }
+        // Guards that are cloned share the count; it need not be exact.
+        match self.careful.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Marking::Any,
+            Err(_) => Marking::New,
+        }
+    }
+
     /// Everything that a transaction begins with is sent at once, so that it costs one way there and back.
     async fn begin_on(
         &self,
         client: &ClientWrapper,
         group: &str,
         identities: &[Identity],
+        marking: Marking,
     ) -> Result<(Vec<State>, Pending), GuardError> {
         let refused = |error| self.refused(BEGINNING, error);
         let fences = fences(identities)?;
@@ -186,8 +216,8 @@ impl PostgresGuard {
                 (begun, allowed, Ok(fresh()), Pending::Nothing)
             }
             Mark::Inbox => {
-                client.prepare_cached(sql::inbox_statement(identities)).await.map_err(refused)?;
-                let mark = async { mark_inbox(client, group, identities).await.map_err(refused) };
+                client.prepare_cached(sql::inbox_statement(marking)).await.map_err(refused)?;
+                let mark = async { mark_inbox(client, group, identities, marking).await.map_err(refused) };
                 let (begun, allowed, states) = tokio::join!(biased; begin, check, mark);
                 (begun, allowed, states, Pending::Nothing)
             }
@@ -484,13 +514,23 @@ async fn check_fences(
 }
 
 /// Makes the marks, and says what each message is.
-async fn mark_inbox(client: &ClientWrapper, group: &str, identities: &[Identity]) -> Result<Vec<State>, Error> {
-    let statement = client.prepare_cached(sql::inbox_statement(identities)).await?;
+async fn mark_inbox(
+    client: &ClientWrapper,
+    group: &str,
+    identities: &[Identity],
+    marking: Marking,
+) -> Result<Vec<State>, Error> {
+    let statement = client.prepare_cached(sql::inbox_statement(marking)).await?;
     if let [identity] = identities {
         let rows = client.execute(&statement, &[&group, &identity.id.as_str()]).await?;
         return Ok(vec![if rows == 1 { State::Fresh } else { State::AlreadyDone }]);
     }
     let ids = sorted_ids(identities);
+    if marking == Marking::New {
+        // Each of them was, or the statement would have failed.
+        client.execute(&statement, &[&group, &ids]).await?;
+        return Ok(inbox_states(identities, |_| true));
+    }
     let rows = client.query(&statement, &[&group, &ids]).await?;
     let mut new = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -600,6 +640,12 @@ async fn store(client: &ClientWrapper, group: &str, rows: &[(&SequenceKey, Row)]
         }));
     }
     Ok(moved)
+}
+
+/// Whether [`Marking::New`] met a message that is marked already.
+fn is_duplicate(error: &GuardError) -> bool {
+    let GuardError::Refused { source, .. } = error else { return false };
+    source.downcast_ref::<Error>().and_then(Error::code) == Some(&SqlState::UNIQUE_VIOLATION)
 }
 
 /// What a statement's error means.

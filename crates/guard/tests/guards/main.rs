@@ -7,6 +7,7 @@
     reason = "test code outside of test functions"
 )]
 
+mod conditions;
 mod link;
 mod mysql;
 mod postgres;
@@ -17,6 +18,14 @@ mod sqlite;
 use std::path::Path;
 
 use baton_guard::conformance::{Report, table};
+
+/// The n-th block of a language in the guide: what users are told to type is what the tests type.
+fn guide(language: &str, at: usize) -> String {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/GUARDS.md");
+    let text = std::fs::read_to_string(guide).unwrap();
+    let block = text.split(&format!("\n```{language}\n")).nth(at + 1).expect("a block in the guide");
+    block.split("```").next().unwrap().to_owned()
+}
 
 /// Shows a table, keeps it in `target/`, and fails if a case does.
 fn judge(name: &str, reports: &[Report]) {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_guard::conformance::{Cut, CutGuard, Subject, SubjectError};
-use baton_guard::{Conditional, Frontier, Group, GuardError, Inbox, MysqlEffect, MysqlGuard, Pruned, Redelivery};
+use baton_guard::{
+    Conditional, Frontier, Group, Guard, GuardError, Identity, Inbox, MysqlEffect, MysqlGuard, Open, Place, Pruned,
+    Redelivery, State,
+};
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
 
@@ -12,15 +15,19 @@ use crate::link::Link;
 use crate::servers::Server;
 
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// Short, so that what hangs is ended while a case still waits.
-const IDLE_WAIT: Duration = Duration::from_secs(3);
+/// Short, so that what hangs is ended while a case still waits; and much longer than a busy machine keeps a handler waiting.
+const IDLE_WAIT: Duration = Duration::from_secs(8);
 
 fn pool(port: u16, connections: usize) -> Pool {
+    pool_of("root", port, connections)
+}
+
+fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
     let constraints = PoolConstraints::new(0, connections).unwrap();
     let options = OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")
         .tcp_port(port)
-        .user(Some("root"))
+        .user(Some(user))
         .db_name(Some("test"))
         .prefer_socket(false)
         .pool_opts(PoolOpts::default().with_constraints(constraints));
@@ -119,4 +126,41 @@ async fn guards_on_mariadb_pass_the_suite() {
         reports.push(baton_guard::conformance::run(&OnMysql::new(&server, kind).await).await);
     }
     crate::judge("mariadb", &reports);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_guide_names_are_enough_and_do_not_unmark() {
+    let subject = OnMysql::new(&Arc::new(Server::start("mariadb")), Inbox::mysql).await;
+    let mut admin = subject.other.get_conn().await.unwrap();
+    admin.query_drop("CREATE USER consumer; CREATE USER janitor").await.unwrap();
+    // Each to its end: what is left of an answer belongs to the next one.
+    for grant in
+        crate::guide("sql", 1).lines().filter_map(|line| line.split(';').next()).filter(|line| !line.is_empty())
+    {
+        admin.query_drop(grant).await.unwrap();
+    }
+    let port = subject.server.port();
+    let (group, partition) = (Group::new("beans").unwrap(), baton_core::TopicPartition::new("orders", 0));
+    for kind in [Inbox::mysql as Kind, |pool| Inbox::mysql(pool).without_returning(), Frontier::mysql] {
+        let (consumer, janitor) = (kind(pool_of("consumer", port, 1)), kind(pool_of("janitor", port, 1)));
+        let fence = consumer.take_over(&group, &partition).await.unwrap();
+        let message = |sequence: u64| {
+            let id = format!("{}-{sequence}", fence.epoch).as_str().try_into().unwrap();
+            let place = Place { instance: "i".into(), epoch: 1, partition: partition.clone(), sequence };
+            Identity { place: Some(place), ..Identity::new(group.clone(), id).fenced(fence.clone()) }
+        };
+        let batch = [message(1), message(2)];
+        for expected in [State::Fresh, State::AlreadyDone] {
+            let asked = consumer.begin_batch(&batch).await.unwrap();
+            assert_eq!(asked.states, [expected; 2]);
+            if let Some(open) = asked.open {
+                open.commit().await.unwrap();
+            }
+        }
+        assert!(consumer.weaknesses().await.unwrap().is_empty());
+        let day = Duration::from_secs(86_400);
+        let refused = consumer.prune(&group, day, Redelivery::from_topic(day)).await.unwrap_err();
+        assert!(matches!(refused, GuardError::Refused { .. }), "a consumer may delete marks: {refused}");
+        janitor.prune(&group, day, Redelivery::from_topic(day)).await.unwrap();
+    }
 }

@@ -5,30 +5,37 @@ use std::time::Duration;
 
 use baton_guard::conformance::{Cut, CutGuard, Subject, SubjectError};
 use baton_guard::{
-    Admission, CommitError, Conditional, Fate, Frontier, Group, Guard, GuardError, Identity, Inbox, Open,
+    Admission, CommitError, Conditional, Fate, Frontier, Group, Guard, GuardError, Identity, Inbox, Open, Place,
     PostgresEffect, PostgresGuard, Pruned, Redelivery, State,
 };
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio_postgres::{Config, NoTls};
 
+use crate::conditions::{self, Statements};
 use crate::link::Link;
 use crate::servers::Server;
 
 /// Short, so that what is in progress elsewhere is told soon.
 const LOCK_WAIT: Duration = Duration::from_millis(400);
-/// Short, so that what hangs is ended while a case still waits.
-const IDLE_WAIT: Duration = Duration::from_secs(3);
+/// Short, so that what hangs is ended while a case still waits; and much longer than a busy machine keeps a handler waiting.
+const IDLE_WAIT: Duration = Duration::from_secs(8);
+/// What happens in the end has happened by then, on a machine that stands still now and then.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn pool(port: u16, connections: usize) -> Pool {
+fn pool(port: u16, connections: usize) -> Pool {
+    pool_of("postgres", port, connections)
+}
+
+fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
     let mut config = Config::new();
-    config.host("127.0.0.1").port(port).user("postgres").dbname("postgres").connect_timeout(Duration::from_secs(5));
+    config.host("127.0.0.1").port(port).user(user).dbname("postgres").connect_timeout(Duration::from_secs(5));
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     Pool::builder(manager).max_size(connections).build().unwrap()
 }
 
-type Kind = fn(Pool) -> PostgresGuard;
+pub type Kind = fn(Pool) -> PostgresGuard;
 
-struct OnPostgres {
+pub struct OnPostgres {
     server: Arc<Server>,
     kind: Kind,
     guard: PostgresGuard,
@@ -36,12 +43,12 @@ struct OnPostgres {
 }
 
 impl OnPostgres {
-    async fn new(server: &Arc<Server>, kind: Kind) -> Self {
+    pub async fn new(server: &Arc<Server>, kind: Kind) -> Self {
         let guard = kind(pool(server.port(), 16)).lock_wait(LOCK_WAIT).idle_wait(IDLE_WAIT);
         let other = pool(server.port(), 4);
         let client = other.get().await.unwrap();
         client
-            .batch_execute("DROP TABLE IF EXISTS effects, baton_inbox, baton_frontier, baton_fence; CREATE TABLE effects (name text)")
+            .batch_execute("DROP TABLE IF EXISTS effects, orders, accounts, stock, baton_inbox, baton_frontier, baton_fence; CREATE TABLE effects (name text)")
             .await
             .unwrap();
         let (once, twice) = tokio::join!(guard.prepare(), guard.prepare());
@@ -110,6 +117,66 @@ impl Subject for OnPostgres {
         tokio::task::spawn_blocking(move || server.restart()).await.unwrap();
         true
     }
+}
+
+impl Statements for OnPostgres {
+    type Guard = PostgresGuard;
+
+    fn guard(&self) -> &PostgresGuard {
+        &self.guard
+    }
+
+    async fn change(effect: PostgresEffect, sql: String) -> Result<u64, SubjectError> {
+        effect.execute(&sql, &[]).await.map_err(|error| SubjectError(error.to_string()))
+    }
+
+    async fn look(effect: PostgresEffect, sql: String) -> Result<Option<String>, SubjectError> {
+        let found = effect.query_opt(&sql, &[]).await;
+        found.map(|row| row.map(|row| row.get(0))).map_err(|error| SubjectError(error.to_string()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditional_writes_on_postgres_tell_apart_why_no_row_was_changed() {
+    let server = Arc::new(Server::start("postgres"));
+    let mut store = OnPostgres::new(&server, Conditional::postgres).await;
+    conditions::versions_tell_apart_why_no_row_was_changed(&store).await;
+    conditions::conditions_tell_apart_why_no_row_was_changed(&store).await;
+    store = OnPostgres::new(&server, Conditional::postgres).await;
+    store.guard = store.guard.lock_wait(PATIENCE);
+    conditions::a_write_that_waited_is_judged_by_what_came_before_it(&store).await;
+}
+
+/// The quick way of marking a batch fails as a whole for one mark that is there, and must leave nothing of the attempt behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_meets_a_mark_is_told_which_and_applies_the_others() {
+    let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Inbox::postgres).await;
+    let guard = Inbox::postgres(pool(subject.server.port(), 1)).lock_wait(PATIENCE).idle_wait(IDLE_WAIT);
+    fresh(&guard, &message("b")).await.commit().await.unwrap();
+    // The mark of `d` is not decided when the batch comes to it.
+    let undecided = fresh(&subject.guard, &message("d")).await;
+    let fence = guard.take_over(&message("a").group, &baton_core::TopicPartition::new("orders", 0)).await.unwrap();
+    let batch = ["a", "b", "c", "d", "a"].map(|id| message(id).fenced(fence.clone()));
+    let decide = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        undecided.commit().await.unwrap();
+    };
+    let (asked, ()) = tokio::join!(guard.begin_batch(&batch), decide);
+    let asked = asked.unwrap();
+    let (fresh, done) = (State::Fresh, State::AlreadyDone);
+    assert_eq!(asked.states, [fresh, done, fresh, done, State::Repeated]);
+    let open = asked.open.unwrap();
+    subject.write(open.effect(), "a".to_owned()).await.unwrap();
+    open.commit().await.unwrap();
+    assert_eq!(subject.count("a").await, 1);
+    // A guard that has met no duplicate yet, on a batch of nothing else, and on one whose owner has changed.
+    let other = Inbox::postgres(pool(subject.server.port(), 1));
+    let asked = other.begin_batch(&batch).await.unwrap();
+    assert_eq!(asked.states, [done; 5]);
+    assert!(asked.open.is_none());
+    other.take_over(&batch[0].group, &fence.partition).await.unwrap();
+    let zombie = Inbox::postgres(pool(subject.server.port(), 1)).begin_batch(&batch).await.unwrap();
+    assert_eq!(zombie.states, [State::Fenced; 5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +265,7 @@ async fn an_owner_that_hangs_is_ended_by_the_server() {
     let new = loop {
         match subject.guard.take_over(&group, &partition).await {
             Ok(new) => break new,
-            Err(error) => assert!(error.is_transient() && began.elapsed() < IDLE_WAIT * 3, "{error}"),
+            Err(error) => assert!(error.is_transient() && began.elapsed() < PATIENCE, "{error}"),
         }
     };
     assert!(hanging.commit().await.is_err());
@@ -240,4 +307,36 @@ async fn marks_in_a_transaction_of_sqlx_are_committed_with_it_or_not_at_all() {
     subject.guard.take_over(&messages[0].group, &old.partition).await.unwrap();
     let states = baton_guard::mark_inbox(&mut connection, &[message("z").fenced(old)]).await.unwrap();
     assert_eq!(states, [State::Fenced]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_guide_names_are_enough_and_do_not_unmark() {
+    let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Inbox::postgres).await;
+    let admin = subject.other.get().await.unwrap();
+    let roles = "REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE ROLE consumer LOGIN; CREATE ROLE janitor LOGIN";
+    admin.batch_execute(roles).await.unwrap();
+    admin.batch_execute(&crate::guide("sql", 0)).await.unwrap();
+    let port = subject.server.port();
+    let (group, partition) = (Group::new("beans").unwrap(), baton_core::TopicPartition::new("orders", 0));
+    for kind in [Inbox::postgres as Kind, Frontier::postgres] {
+        let (consumer, janitor) = (kind(pool_of("consumer", port, 1)), kind(pool_of("janitor", port, 1)));
+        let fence = consumer.take_over(&group, &partition).await.unwrap();
+        let batch = [1, 2].map(|sequence| {
+            let place = Place { instance: "i".into(), epoch: 1, partition: partition.clone(), sequence };
+            Identity { place: Some(place), ..message(&sequence.to_string()).fenced(fence.clone()) }
+        });
+        fresh(&consumer, &batch[0]).await.commit().await.unwrap();
+        for expected in [State::Fresh, State::AlreadyDone] {
+            let asked = consumer.begin_batch(&batch).await.unwrap();
+            assert_eq!(asked.states, [State::AlreadyDone, expected]);
+            if let Some(open) = asked.open {
+                open.commit().await.unwrap();
+            }
+        }
+        assert!(consumer.weaknesses().await.unwrap().is_empty());
+        let day = Duration::from_secs(86_400);
+        let refused = consumer.prune(&group, day, Redelivery::from_topic(day)).await.unwrap_err();
+        assert!(matches!(refused, GuardError::Refused { .. }), "a consumer may delete marks: {refused}");
+        janitor.prune(&group, day, Redelivery::from_topic(day)).await.unwrap();
+    }
 }

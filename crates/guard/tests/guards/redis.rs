@@ -6,19 +6,30 @@ use std::time::Duration;
 
 use baton_guard::conformance::{Cut, CutGuard, Subject, SubjectError};
 use baton_guard::{
-    Admission, Claim, ClaimEffect, CommitError, Group, Guard, GuardError, Identity, Lock, Open, Pruned, Redelivery,
+    Admission, Claim, ClaimEffect, CommitError, Conditional, Group, Guard, GuardError, Identity, Lock, Open, Pruned,
+    Redelivery,
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
+use crate::conditions;
 use crate::link::Link;
+use crate::postgres::OnPostgres;
 use crate::servers::Server;
+use crate::sqlite::OnSqlite;
 
-/// Short, so that what died is taken over while a case still waits.
-const LEASE: Duration = Duration::from_millis(700);
+/// Short, so that what died is taken over while a case still waits; and longer than a busy machine stands still for a moment.
+const LEASE: Duration = Duration::from_secs(4);
+/// For the tests that do not wait for its end.
+const LONG_LEASE: Duration = Duration::from_secs(600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 async fn connect(port: u16) -> ConnectionManager {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    connect_as("", port).await
+}
+
+/// `user` as in an address: `name:password@`.
+async fn connect_as(user: &str, port: u16) -> ConnectionManager {
+    let client = redis::Client::open(format!("redis://{user}127.0.0.1:{port}/")).unwrap();
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
         .set_response_timeout(Some(Duration::from_secs(2)))
@@ -101,11 +112,9 @@ async fn fresh(guard: &Claim, identity: &Identity) -> baton_guard::OpenClaim {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_renewed_while_the_handler_runs() {
     let server = Server::start("redis");
-    // Long enough that a machine which stands still for a moment does not end it.
-    let lease = LEASE * 4;
-    let guard = claim(server.port()).await.lease(lease);
+    let guard = claim(server.port()).await;
     let open = fresh(&guard, &message("slow")).await;
-    tokio::time::sleep(lease * 2).await;
+    tokio::time::sleep(LEASE * 2).await;
     assert!(open.effect().is_held());
     assert!(matches!(guard.begin(&message("slow")).await.unwrap(), Admission::InProgress(_)));
     open.commit().await.unwrap();
@@ -141,8 +150,13 @@ async fn a_lease_that_was_lost_is_told_to_the_handler() {
     let open = fresh(&guard, &message("lost")).await;
     let mut admin = connect(server.port()).await;
     let _: () = redis::cmd("FLUSHALL").query_async(&mut admin).await.unwrap();
-    tokio::time::sleep(LEASE).await;
-    assert!(!open.effect().is_held());
+    for _ in 0..100 {
+        if !open.effect().is_held() {
+            return;
+        }
+        tokio::time::sleep(LEASE / 10).await;
+    }
+    panic!("the handler was not told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,10 +182,10 @@ async fn marks_that_end_before_messages_can_come_again_are_refused() {
 async fn tokens_of_a_lock_grow_also_after_redis_lost_everything() {
     let server = Server::start("redis");
     let mut admin = connect(server.port()).await;
-    let lock = Lock::redis(admin.clone(), "stock", LEASE);
+    let lock = Lock::redis(admin.clone(), "stock", LONG_LEASE);
     let first = lock.acquire().await.unwrap().unwrap();
     let refused = lock.acquire().await.unwrap().unwrap_err();
-    assert!(refused <= LEASE, "{refused:?}");
+    assert!(refused <= LONG_LEASE, "{refused:?}");
     assert!(first.renew().await.unwrap());
     let mut last = first.fencing_token();
     first.release().await.unwrap();
@@ -186,10 +200,58 @@ async fn tokens_of_a_lock_grow_also_after_redis_lost_everything() {
         held.release().await.unwrap();
     }
     // An owner whose lease has ended neither renews nor releases what is another's.
-    let old = lock.acquire().await.unwrap().unwrap();
-    tokio::time::sleep(LEASE + Duration::from_millis(50)).await;
+    let brief = Duration::from_millis(100);
+    let old = Lock::redis(admin.clone(), "stock", brief).acquire().await.unwrap().unwrap();
+    tokio::time::sleep(brief + Duration::from_millis(50)).await;
     let new = lock.acquire().await.unwrap().unwrap();
     assert!(!old.renew().await.unwrap());
     old.release().await.unwrap();
     assert!(new.renew().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fencing_token_of_an_owner_before_is_refused_by_the_protected_store() {
+    let server = Server::start("redis");
+    let admin = connect(server.port()).await;
+    let lost = async |name: &str| {
+        let gone: u32 =
+            redis::cmd("DEL").arg(format!("baton:lock:{{{name}}}")).query_async(&mut admin.clone()).await.unwrap();
+        assert_eq!(gone, 1);
+    };
+    let on_sqlite = Lock::redis(admin.clone(), "on sqlite", LONG_LEASE);
+    let sqlite = OnSqlite::new(Conditional::sqlite).await;
+    conditions::a_stale_fencing_token_is_refused(&sqlite, &on_sqlite, async || lost("on sqlite").await).await;
+    let on_postgres = Lock::redis(admin.clone(), "on postgres", LONG_LEASE);
+    let postgres = OnPostgres::new(&Arc::new(Server::start("postgres")), Conditional::postgres).await;
+    conditions::a_stale_fencing_token_is_refused(&postgres, &on_postgres, async || lost("on postgres").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_guide_names_are_enough() {
+    let server = Server::start("redis");
+    let guide = crate::guide("redis", 0);
+    let mut words = guide.split_whitespace();
+    let mut allow = redis::cmd(words.next().unwrap());
+    for word in words {
+        allow.arg(word);
+    }
+    let _: () = allow.query_async(&mut connect(server.port()).await).await.unwrap();
+    let connection = connect_as("consumer:secret@", server.port()).await;
+    let stranger: Result<(), _> = redis::cmd("SET").arg("other").arg(1).query_async(&mut connection.clone()).await;
+    assert!(stranger.is_err(), "it may touch keys of others");
+    let guard = Claim::redis(connection.clone(), DAY, Redelivery::from_topic(DAY)).unwrap().lease(LEASE);
+    let it = message("a");
+    let fence = guard.take_over(&it.group, &baton_core::TopicPartition::new("orders", 0)).await.unwrap();
+    let it = it.fenced(fence);
+    fresh(&guard, &it).await.abort().await;
+    let open = fresh(&guard, &it).await;
+    // Renewed meanwhile.
+    tokio::time::sleep(LEASE / 2).await;
+    assert!(open.effect().is_held());
+    open.commit().await.unwrap();
+    assert!(matches!(guard.begin(&it).await.unwrap(), Admission::AlreadyDone));
+    assert!(guard.weaknesses().await.unwrap().is_empty());
+    let held = Lock::redis(connection, "stock", LONG_LEASE).acquire().await.unwrap().unwrap();
+    assert!(held.renew().await.unwrap());
+    held.release().await.unwrap();
 }

@@ -7,9 +7,11 @@ use baton_guard::conformance::{Cut, CutGuard, Subject, SubjectError};
 use baton_guard::{
     Conditional, Frontier, Group, GuardError, Inbox, Pruned, Redelivery, Sqlite, SqliteEffect, SqliteGuard,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
-struct OnSqlite {
+use crate::conditions::{self, Statements};
+
+pub struct OnSqlite {
     guard: SqliteGuard,
     sqlite: Sqlite,
     path: PathBuf,
@@ -17,7 +19,7 @@ struct OnSqlite {
 }
 
 impl OnSqlite {
-    async fn new(kind: fn(&Sqlite) -> SqliteGuard) -> Self {
+    pub async fn new(kind: fn(&Sqlite) -> SqliteGuard) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("guards.db");
         let sqlite = Sqlite::open(&path).unwrap();
@@ -75,6 +77,30 @@ impl Subject for OnSqlite {
     async fn restart(&self) -> bool {
         false
     }
+}
+
+impl Statements for OnSqlite {
+    type Guard = SqliteGuard;
+
+    fn guard(&self) -> &SqliteGuard {
+        &self.guard
+    }
+
+    async fn change(effect: SqliteEffect, sql: String) -> Result<u64, SubjectError> {
+        effect.execute(sql, ()).await.map_err(|error| SubjectError(error.to_string()))
+    }
+
+    async fn look(effect: SqliteEffect, sql: String) -> Result<Option<String>, SubjectError> {
+        let found = effect.with(move |database| database.query_row(&sql, [], |row| row.get(0)).optional());
+        found.await.map_err(|error| SubjectError(error.to_string()))
+    }
+}
+
+#[tokio::test]
+async fn conditional_writes_on_sqlite_tell_apart_why_no_row_was_changed() {
+    let store = OnSqlite::new(Conditional::sqlite).await;
+    conditions::versions_tell_apart_why_no_row_was_changed(&store).await;
+    conditions::conditions_tell_apart_why_no_row_was_changed(&store).await;
 }
 
 #[tokio::test]
