@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("baton-wire-gen", &[]),
     ("baton-log", &["baton-wire"]),
     ("baton-broker", &["baton-wire", "baton-log"]),
-    ("baton-cli", &["baton", "baton-broker", "baton-log"]),
+    ("baton-cli", &["baton", "baton-broker", "baton-core", "baton-engine", "baton-log"]),
     ("baton-testkit", &["baton-wire", "baton-log"]),
     ("baton-core", &[]),
     ("baton-engine", &["baton-core", "baton-broker", "baton-log"]),
@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("baton", &["baton-core", "baton-engine", "baton-guard", "baton-log"]),
     ("baton-bench", &[]),
     ("baton-compat", &[]),
+    ("baton-crash", &["baton", "baton-core", "baton-engine", "baton-guard", "baton-testkit"]),
     ("baton-house", &[]),
 ];
 

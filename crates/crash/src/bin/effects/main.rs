@@ -1,0 +1,135 @@
+//! The crash test of the library: the driver, and the services that it kills.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
+
+mod consumer;
+mod driver;
+mod prepare;
+mod producer;
+mod service;
+mod undertaker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use baton::Baton;
+use baton_crash::{CrashError, GuardKind};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Parser)]
+#[command(about = "kill -9 of services that use the library; an independent checker judges what their database holds")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts everything, kills, and has the database judged.
+    Run(driver::RunArguments),
+    /// Creates topics and tables.
+    Prepare(Common),
+    /// Sends orders until it is told to end.
+    Producer(Common),
+    /// Handles orders until it is told to end.
+    Consumer(Common),
+    /// Reads the dead letters back into the history.
+    Undertaker(Common),
+    /// Broker, producer and consumer in one process.
+    Service(service::ServiceArguments),
+}
+
+/// What the driver tells each process.
+#[derive(Args, Clone)]
+struct Common {
+    /// What it is called in the histories.
+    #[arg(long)]
+    name: String,
+    /// Where the histories go.
+    #[arg(long)]
+    history: PathBuf,
+    /// The address of the engine.
+    #[arg(long)]
+    engine: String,
+    /// `sqlite:FILE`, `postgres:URI` or `mariadb:PORT`.
+    #[arg(long)]
+    database: String,
+    /// The address of Redis, for claims.
+    #[arg(long)]
+    redis: Option<String>,
+    #[arg(long, value_enum)]
+    guard: GuardKind,
+    /// Fixes what is sent.
+    #[arg(long)]
+    seed: u64,
+    /// Handlers at once.
+    #[arg(long)]
+    concurrency: u32,
+}
+
+impl Common {
+    async fn connect(&self) -> Result<Baton, CrashError> {
+        Baton::connect(self.engine.as_str()).await.map_err(failed("connecting"))
+    }
+
+    /// Kafka's client misses a member that died after 45 s by default; most rounds would pass without anybody taking over.
+    fn member_settings(&self) -> &'static [(&'static str, &'static str)] {
+        if self.engine.starts_with("amqp") {
+            &[]
+        } else {
+            &[("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")]
+        }
+    }
+
+    /// Tells the driver that it has begun.
+    fn ready(&self) -> Result<(), CrashError> {
+        let marker = self.history.join(format!("{}.ready", self.name));
+        std::fs::write(&marker, "").map_err(CrashError::io(marker.display().to_string()))
+    }
+}
+
+fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> CrashError {
+    move |error| CrashError::Process(format!("{what}: {error}"))
+}
+
+/// Resolves when the driver asks this process to end. From this call on a signal does not end it by itself.
+fn told_to_end() -> Result<impl Future<Output = ()>, CrashError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(CrashError::io("catching signals"))?;
+    Ok(async move {
+        terminate.recv().await;
+    })
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if !matches!(command, Command::Run(_)) {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| "info".into());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
+    let done = match command {
+        Command::Run(arguments) => driver::run(&arguments),
+        other => tokio::runtime::Runtime::new()
+            .map_err(CrashError::io("threads"))
+            .and_then(|runtime| runtime.block_on(child(other)).map(|()| true)),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("effects: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn child(command: Command) -> Result<(), CrashError> {
+    match command {
+        // The driver needs no runtime.
+        Command::Run(_) => Ok(()),
+        Command::Prepare(common) => prepare::prepare(&common.connect().await?, &common).await,
+        Command::Producer(common) => producer::produce(&common.connect().await?, &common, told_to_end()?).await,
+        Command::Consumer(common) => consumer::consume(&common.connect().await?, &common, told_to_end()?).await,
+        Command::Undertaker(common) => undertaker::read_back(&common.connect().await?, &common).await,
+        Command::Service(arguments) => service::serve(&arguments).await,
+    }
+}

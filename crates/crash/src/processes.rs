@@ -1,0 +1,90 @@
+//! Processes that are started to be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::places::CrashError;
+use crate::servers::output_of;
+
+/// Lines of its output that the message about a failure quotes.
+const LAST_WORDS: usize = 15;
+const POLL: Duration = Duration::from_millis(20);
+
+/// A process whose output goes to a file; killed when this value ends.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts it; what it prints goes to `name.log` in the folder.
+    pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self, CrashError> {
+        let output = output_of(name, folder)?;
+        let errors = output.try_clone().map_err(CrashError::io("the output of a process"))?;
+        let spawned = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let child = spawned.map_err(CrashError::io(format!("starting {name}")))?;
+        Ok(Self { name: name.to_owned(), child, output: folder.join(format!("{name}.log")) })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Fails if it has ended although nobody told it to.
+    pub(crate) fn check(&mut self) -> Result<(), CrashError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.failed(&format!("ended with {status}"))),
+            Err(error) => Err(self.failed(&error.to_string())),
+        }
+    }
+
+    /// kill -9; fails if it had ended before.
+    pub(crate) fn kill(mut self) -> Result<(), CrashError> {
+        self.check()?;
+        self.child.kill().map_err(CrashError::io(format!("killing {}", self.name)))?;
+        self.child.wait().map(drop).map_err(CrashError::io(format!("waiting for {}", self.name)))
+    }
+
+    /// Asks it to end, and fails if it does not in this time, or says that it failed.
+    pub(crate) fn stop(mut self, wait: Duration) -> Result<(), CrashError> {
+        self.check()?;
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            asked.map_err(|error| self.failed(&error.to_string()))?;
+        }
+        self.finish(wait)
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn finish(mut self, wait: Duration) -> Result<(), CrashError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(self.failed(&format!("ended with {status}"))),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(POLL),
+                Ok(None) => return Err(self.failed(&format!("has not ended after {wait:?}"))),
+                Err(error) => return Err(self.failed(&error.to_string())),
+            }
+        }
+    }
+
+    fn failed(&self, what: &str) -> CrashError {
+        let said = std::fs::read_to_string(&self.output).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
+        CrashError::Process(format!("{} {what}:\n{last}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

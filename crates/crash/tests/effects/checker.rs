@@ -1,0 +1,199 @@
+//! The checker over runs that were made up.
+
+use std::fmt::Write as _;
+
+use baton_crash::check;
+use rusqlite::Connection;
+
+use crate::places;
+
+/// Two keys. Of the first all is applied; of the second, 1 is poison and dead, 2 has an unknown fate and no effect, 3 was refused
+/// for sure, 4 lost its producer and was applied.
+const LINES: [&str; 19] = [
+    r#"{"kind":"guard","name":"inbox"}"#,
+    r#"{"kind":"sending","key":"a","number":1,"amount":10,"poison":false}"#,
+    r#"{"kind":"receipt","key":"a","number":1}"#,
+    r#"{"kind":"sending","key":"a","number":2,"amount":20,"poison":false}"#,
+    r#"{"kind":"receipt","key":"a","number":2}"#,
+    r#"{"kind":"sending","key":"a","number":3,"amount":30,"poison":false}"#,
+    r#"{"kind":"receipt","key":"a","number":3}"#,
+    r#"{"kind":"sending","key":"b","number":1,"amount":7,"poison":true}"#,
+    r#"{"kind":"receipt","key":"b","number":1}"#,
+    r#"{"kind":"dead","key":"b","number":1}"#,
+    r#"{"kind":"sending","key":"b","number":2,"amount":8,"poison":false}"#,
+    r#"{"kind":"refused","key":"b","number":2,"stored":"unknown","error":"cut"}"#,
+    r#"{"kind":"sending","key":"b","number":3,"amount":8,"poison":false}"#,
+    r#"{"kind":"refused","key":"b","number":3,"stored":"no","error":"too large"}"#,
+    r#"{"kind":"sending","key":"b","number":4,"amount":9,"poison":false}"#,
+    r#"{"kind":"killed","member":"c1","concurrency":2}"#,
+    r#"{"kind":"fault","what":"engine killed","weakens_claims":false}"#,
+    r#"{"kind":"lag","where":"orders-0","behind":0}"#,
+    r#"{"kind":"lag","where":"orders-1","behind":0}"#,
+];
+const EFFECTS: [(&str, i64, i64, &str); 4] =
+    [("a", 1, 10, "c1"), ("b", 4, 9, "c1"), ("a", 2, 20, "c1"), ("a", 3, 30, "c2")];
+const TOTALS: [(&str, i64, i64); 2] = [("a", 3, 60), ("b", 1, 9)];
+
+/// A run, to be spoilt.
+struct MadeUp {
+    lines: Vec<String>,
+    effects: Vec<(&'static str, i64, i64, &'static str)>,
+    totals: Vec<(&'static str, i64, i64)>,
+}
+
+impl MadeUp {
+    fn clean() -> Self {
+        Self { lines: LINES.map(str::to_owned).to_vec(), effects: EFFECTS.to_vec(), totals: TOTALS.to_vec() }
+    }
+
+    fn replaced(mut self, from: &str, to: &str) -> Self {
+        let at = self.lines.iter().position(|line| line.contains(from)).expect("the line is there");
+        self.lines[at] = self.lines[at].replace(from, to);
+        self
+    }
+
+    fn without(mut self, line: &str) -> Self {
+        let before = self.lines.len();
+        self.lines.retain(|kept| !kept.contains(line));
+        assert!(self.lines.len() < before, "{line} is there");
+        self
+    }
+
+    fn line(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+
+    fn claims(self) -> Self {
+        self.replaced("inbox", "claim")
+    }
+
+    /// One more effect, which the totals know of.
+    fn effect(mut self, key: &'static str, number: i64, amount: i64, member: &'static str) -> Self {
+        self.effects.push((key, number, amount, member));
+        if let Some(total) = self.totals.iter_mut().find(|total| total.0 == key) {
+            total.1 += 1;
+            total.2 += amount;
+        } else {
+            self.totals.push((key, 1, amount));
+        }
+        self
+    }
+
+    fn verdict(&self) -> (bool, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for line in &self.lines {
+            writeln!(text, "{line}").unwrap();
+        }
+        // A process that was killed leaves a torn line.
+        std::fs::write(folder.path().join("all.jsonl"), text + r#"{"kind":"recei"#).unwrap();
+        let path = folder.path().join("effects.db");
+        let connection = Connection::open(&path).unwrap();
+        let tables = "CREATE TABLE effects (position INTEGER PRIMARY KEY, message_key, number, amount, member);
+            CREATE TABLE totals (message_key, messages, amount)";
+        connection.execute_batch(tables).unwrap();
+        for effect in &self.effects {
+            let sql = "INSERT INTO effects (message_key, number, amount, member) VALUES (?1, ?2, ?3, ?4)";
+            connection.execute(sql, *effect).unwrap();
+        }
+        for total in &self.totals {
+            connection.execute("INSERT INTO totals VALUES (?1, ?2, ?3)", *total).unwrap();
+        }
+        drop(connection);
+        check(&places(), folder.path(), &format!("sqlite:{}", path.display())).unwrap()
+    }
+
+    fn is_clean(&self) {
+        let (clean, said) = self.verdict();
+        assert!(clean, "{said}");
+    }
+
+    fn breaks(&self, rule: &str) {
+        let (clean, said) = self.verdict();
+        assert!(!clean, "{rule} is not found:\n{said}");
+        assert!(said.contains(&format!("\n{rule}: ")), "{rule} is no rule:\n{said}");
+        assert!(!said.contains(&format!("\n{rule}: 0")), "{rule} is not what was found:\n{said}");
+    }
+}
+
+#[test]
+fn a_clean_run_passes_with_poison_unknown_fates_and_a_producer_that_died() {
+    MadeUp::clean().is_clean();
+}
+
+#[test]
+fn a_receipt_without_an_effect_or_a_dead_letter_is_a_loss() {
+    let mut run = MadeUp::clean();
+    run.effects.remove(3);
+    run.totals[0] = ("a", 2, 30);
+    run.breaks("lost");
+    MadeUp::clean().without("\"dead\"").breaks("lost");
+}
+
+#[test]
+fn a_second_effect_is_a_double() {
+    MadeUp::clean().effect("a", 1, 10, "c2").breaks("doubled");
+    // Also of a message whose sender never learnt of its fate.
+    MadeUp::clean().effect("b", 4, 9, "c2").breaks("doubled");
+}
+
+#[test]
+fn claims_may_repeat_what_was_in_flight_at_a_kill_and_nothing_else() {
+    MadeUp::clean().claims().effect("a", 1, 10, "c2").effect("b", 4, 9, "c2").is_clean();
+    // Three repeats, and two handlers were at work.
+    MadeUp::clean()
+        .claims()
+        .effect("a", 1, 10, "c2")
+        .effect("b", 4, 9, "c2")
+        .effect("a", 2, 20, "c2")
+        .breaks("doubled");
+    // Nobody killed the one who applied it first.
+    MadeUp::clean().claims().effect("a", 3, 30, "c1").breaks("doubled");
+}
+
+#[test]
+fn effects_of_a_key_out_of_the_order_of_sending_are_found() {
+    let mut run = MadeUp::clean();
+    run.effects.swap(0, 2);
+    run.breaks("out_of_order");
+}
+
+#[test]
+fn effects_of_what_was_not_sent_or_refused_or_hopeless_are_strangers() {
+    MadeUp::clean().effect("c", 1, 5, "c2").breaks("strangers");
+    MadeUp::clean().effect("b", 3, 8, "c2").breaks("strangers");
+    MadeUp::clean().effect("b", 1, 7, "c2").breaks("strangers");
+    let mut other_amount = MadeUp::clean();
+    other_amount.effects[0].2 = 11;
+    other_amount.totals[0].2 = 61;
+    other_amount.breaks("strangers");
+}
+
+#[test]
+fn half_an_effect_is_torn() {
+    let mut run = MadeUp::clean();
+    run.totals[0] = ("a", 2, 30);
+    run.breaks("torn");
+    let mut run = MadeUp::clean();
+    run.totals.push(("c", 1, 5));
+    run.breaks("torn");
+}
+
+#[test]
+fn a_dead_letter_needs_a_reason() {
+    MadeUp::clean().line(r#"{"kind":"dead","key":"a","number":1}"#).breaks("unexplained_dead_letters");
+    MadeUp::clean().line(r#"{"kind":"dead","key":"z","number":1}"#).breaks("unexplained_dead_letters");
+}
+
+#[test]
+fn what_waits_at_the_end_is_left_behind() {
+    MadeUp::clean().replaced("\"behind\":0", "\"behind\":2").breaks("left_behind");
+}
+
+#[test]
+fn a_run_without_evidence_is_not_clean() {
+    for evidence in ["\"killed\"", "\"lag\"", "\"guard\"", "\"receipt\""] {
+        MadeUp::clean().without(evidence).breaks("nothing_to_judge");
+    }
+}
