@@ -71,8 +71,10 @@ async fn main() {
     let mut rates = vec![Vec::new(); ways.len()];
     for round in 0..rounds {
         for (at, (name, way)) in ways.iter().enumerate() {
+            let before = processor_seconds();
             let rate = messages as f64 / bench.run(*way).await.as_secs_f64();
-            println!("round {round}: {name:<12} {rate:>9.0} messages/s");
+            let processor_us = (processor_seconds() - before) * 1e6 / messages as f64;
+            println!("round {round}: {name:<12} {rate:>9.0} messages/s, {processor_us:>6.2} µs of processor for each");
             rates[at].push(rate);
         }
     }
@@ -87,6 +89,14 @@ async fn main() {
             ratios[1]
         );
     }
+}
+
+/// What this process has used of all processors, the broker included.
+fn processor_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / TICKS_PER_SECOND
 }
 
 impl Bench {

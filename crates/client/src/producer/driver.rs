@@ -29,6 +29,10 @@ use super::topics::{Learned, Place, Topics};
 const HAND_OVERS_MAX: usize = 512;
 /// Rounds before the driver lets other tasks of its thread run.
 const ROUNDS_MAX: usize = 16;
+/// With so many messages in a millisecond the driver looks once a millisecond and not at each of them: being woken costs more than a message
+/// does. With fewer, it is woken at once.
+const BUSY_MESSAGES_MIN: usize = 16;
+const BUSY_WAIT: std::time::Duration = std::time::Duration::from_millis(1);
 /// How long a full engine is left alone if it does not say when there is room, in milliseconds.
 const ROOM_WAIT_MS: u64 = 10;
 /// How long until an allotter of segments that failed is asked again, in milliseconds.
@@ -94,6 +98,11 @@ pub(super) struct Driver {
     segment_ms: u64,
     expire_ms: u64,
     reporting: bool,
+    /// Messages that were handed over or have ended since the millisecond began.
+    moved: usize,
+    moved_since_ms: u64,
+    /// The timer runs, and nothing is looked at before it has.
+    busy: bool,
     phase: Phase,
 }
 
@@ -139,6 +148,9 @@ impl Driver {
             segment_ms: now_ms,
             expire_ms: now_ms.saturating_add(EXPIRE_INTERVAL_MS),
             reporting: false,
+            moved: 0,
+            moved_since_ms: now_ms,
+            busy: false,
             phase: Phase::Open,
         }
     }
@@ -296,6 +308,7 @@ impl Driver {
         for _ in 0..HAND_OVERS_MAX {
             let Some(next) = self.parts.sends.next(now_ms) else { return false };
             let (id, record) = (next.id, self.names.record(&next));
+            self.moved += 1;
             match self.parts.producer.send(record) {
                 Ok(sending) => self.flights.push(Flight { id, sending }),
                 Err(_) => {
@@ -319,6 +332,7 @@ impl Driver {
         }
         self.parts.shared.inbox.release(&mut self.released);
         let worked = !self.outcomes.is_empty();
+        self.moved += self.outcomes.len();
         for (outcome, reply) in self.outcomes.drain(..) {
             self.parts.shared.tell(reply, outcome);
         }
@@ -495,30 +509,45 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Nothing is to be done now: sleeps until something is due or comes. `false`: it was due meanwhile.
+    fn sleep(&mut self, context: &mut Context<'_>) -> bool {
+        let now_ms = self.parts.shared.clock.now_ms();
+        let since_ms = usize::try_from(now_ms - self.moved_since_ms).unwrap_or(usize::MAX).max(1);
+        if self.moved / since_ms >= BUSY_MESSAGES_MIN {
+            self.timer.as_mut().reset(tokio::time::Instant::now() + BUSY_WAIT);
+            self.busy = true;
+        } else if let Some(due_ms) = self.due_ms(now_ms) {
+            // A whole millisecond at least: what is due at once was done in this round.
+            self.timer.as_mut().reset(self.parts.shared.clock.instant(due_ms.max(now_ms + 1)).into());
+        }
+        if now_ms > self.moved_since_ms {
+            (self.moved, self.moved_since_ms) = (0, now_ms);
+        }
+        let due = self.timer.as_mut().poll(context).is_ready();
+        self.busy &= !due;
+        !due
+    }
+}
+
 impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        if this.busy && this.timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        this.busy = false;
         this.parts.shared.inbox.register(context.waker());
         for _ in 0..ROUNDS_MAX {
             let worked = this.round(context);
             if matches!(this.phase, Phase::Done) {
                 return Poll::Ready(());
             }
-            if worked {
-                continue;
+            if !worked && this.sleep(context) {
+                return Poll::Pending;
             }
-            let now_ms = this.parts.shared.clock.now_ms();
-            if let Some(due_ms) = this.due_ms(now_ms) {
-                // A whole millisecond at least: what is due at once was done in this round.
-                let due = this.parts.shared.clock.instant(due_ms.max(now_ms + 1));
-                this.timer.as_mut().reset(due.into());
-                if this.timer.as_mut().poll(context).is_ready() {
-                    continue;
-                }
-            }
-            return Poll::Pending;
         }
         context.waker().wake_by_ref();
         Poll::Pending

@@ -30,7 +30,7 @@ struct Topic<T> {
     name: Arc<str>,
     partitions: Option<Partitions>,
     sticky: Sticky,
-    /// Waiting until the number of partitions is known; oldest first.
+    /// Waiting until the number of partitions is known, and only until then; oldest first.
     waiting: VecDeque<T>,
     asked: bool,
     failures: u32,
@@ -73,9 +73,7 @@ impl<T> Topics<T> {
     /// Where a message goes. `draw` is asked for a random number where one is needed.
     pub(super) fn place(&mut self, message: &Message, draw: impl FnOnce() -> u32) -> Place {
         let Some(topic) = self.topics.get_mut(&message.topic) else { return Place::Unknown };
-        let Some(Partitions { there, keyed }) = topic.partitions.filter(|_| topic.waiting.is_empty()) else {
-            return Place::Unknown;
-        };
+        let Some(Partitions { there, keyed }) = topic.partitions else { return Place::Unknown };
         let partition = match (message.partition, &message.key) {
             (Some(partition), _) if partition >= there.get() => {
                 return Place::Nowhere(Reason::NoPartition { partition, there: there.get() });

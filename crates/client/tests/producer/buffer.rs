@@ -53,6 +53,24 @@ async fn a_full_buffer_lets_senders_wait_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_message_does_not_overtake_a_large_one_that_waits_for_room() {
+    let world = World::start(&[("orders", 1)]).await;
+    let producer = world.baton.producer("orders-svc").linger_ms(0).buffer_bytes_max(BUFFER_BYTES).await.unwrap();
+    producer.send(small(0)).await.unwrap();
+    world.proxy.set(Fault::Stall);
+    let first = producer.send(small(1));
+    let large = producer.send(Message::to("orders").payload(format!("{:02700}", 2)));
+    let last = producer.send(small(3));
+    assert!(!first.waits_for_room() && large.waits_for_room() && last.waits_for_room());
+    assert!(matches!(producer.try_send(small(4)), Err(full) if matches!(*full, NotSent::Full(_))));
+    world.proxy.set(Fault::None);
+    for sent in [first, large, last] {
+        sent.await.unwrap();
+    }
+    assert_eq!(world.read("orders", 0).await.iter().map(number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_while_it_waits_for_room_is_not_sent_and_is_reported() {
     let world = World::start(&[("orders", 1)]).await;
     let reported = Arc::new(AtomicUsize::new(0));

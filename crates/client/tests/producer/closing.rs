@@ -82,17 +82,18 @@ fn nobody_waits_for_a_runtime_that_is_gone() {
     let running = tokio::runtime::Runtime::new().unwrap();
     let (world, producer, sent) = running.block_on(async {
         let world = World::start(&[("orders", 1)]).await;
-        let producer = world.baton.producer("orders-svc").linger_ms(0).await.unwrap();
+        let producer = world.baton.producer("orders-svc").linger_ms(0).in_flight_max(1).await.unwrap();
         producer.send(numbered("orders", 0)).await.unwrap();
         world.proxy.set(Fault::Stall);
-        let sent = producer.send(numbered("orders", 1));
+        let sent = [1, 2].map(|number| producer.send(numbered("orders", number)));
         tokio::time::sleep(Duration::from_millis(200)).await;
         (world, producer, sent)
     });
     running.shutdown_timeout(Duration::from_secs(5));
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let error = other.block_on(sent).unwrap_err();
-    assert!(error.could_be_stored(), "{error}");
+    let [first, second] = sent.map(|sent| other.block_on(sent).unwrap_err());
+    assert!(first.could_be_stored() && first.stamp().is_some_and(|stamp| stamp.sequence == 2), "{first}");
+    assert!(!second.could_be_stored() && second.id().is_some(), "it was never handed over: {second}");
     let late = other.block_on(producer.send(numbered("orders", 2))).unwrap_err();
     assert_eq!(late.reason(), &Reason::Closed);
     drop(world);
