@@ -72,6 +72,9 @@ pub enum Copies {
     Unknown,
 }
 
+/// For [`Engine::reader`]: the oldest message that is kept, wherever that is by now.
+pub const OLDEST: i64 = -2;
+
 /// A topic to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -295,7 +298,8 @@ pub trait Engine: Send + Sync {
     /// A member of a consumer group.
     fn consumer(&self, options: ConsumerOptions) -> EngineFuture<'_, Result<Box<dyn EngineConsumer>, EngineError>>;
 
-    /// Reads a partition from `offset` on without any group ([`Capabilities::reading`]).
+    /// Reads a partition from `offset` on without any group ([`Capabilities::reading`]); [`OLDEST`] begins at the oldest message that
+    /// is kept, any other offset that is not there is refused.
     fn reader<'a>(
         &'a self,
         partition: &'a TopicPartition,

@@ -10,7 +10,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
 use super::{delivery, failure};
-use crate::{EngineError, EngineFuture, EngineReader};
+use crate::{EngineError, EngineFuture, EngineReader, OLDEST};
 
 /// Messages and bytes that one call gives at most; one message more than the bytes, if it is large.
 const BATCH_MESSAGES_MAX: usize = 1_000;
@@ -42,6 +42,7 @@ impl KafkaReader {
         let (low, high) = consumer
             .fetch_watermarks(&partition.topic, number, ANSWER_WAIT)
             .map_err(|error| failure::engine_error(&format!("reading {partition}"), &error))?;
+        let offset = if offset == OLDEST { low } else { offset };
         if offset < low || offset > high {
             return Err(caller(format!("offset {offset} is not there; it holds {low} to {high}")));
         }
