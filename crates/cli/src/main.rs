@@ -1,6 +1,9 @@
 //! The `baton` binary: the only place that prints, reads arguments and catches signals.
 
+mod colour;
 mod config;
+mod dead;
+mod demo;
 mod serve;
 mod settings_list;
 mod start_text;
@@ -36,6 +39,13 @@ enum Command {
     Serve(ServeArguments),
     /// Show all settings with their defaults, units and meanings.
     Settings(SettingsArguments),
+    /// See it work: orders are sent, the consumer and the broker are killed on the way, and every order is counted once.
+    Demo(demo::DemoArguments),
+    /// Dead letters: list them, look at them, send them again.
+    Dead(dead::DeadArguments),
+    /// The consumer of the demonstration.
+    #[command(hide = true)]
+    DemoConsumer(demo::DemoConsumerArguments),
 }
 
 /// The two commands that matter: `baton serve`, and then any Kafka client.
@@ -92,6 +102,13 @@ pub(crate) enum Failure {
     Failed(String),
 }
 
+impl Failure {
+    /// Something that was tried, and what came of it.
+    pub(crate) fn failed(doing: &str, error: &dyn std::error::Error) -> Self {
+        Self::Failed(format!("{doing}: {error}"))
+    }
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(arguments) => serve::serve(arguments),
@@ -99,6 +116,9 @@ fn main() -> ExitCode {
             say(&settings_list::text(&arguments));
             Ok(())
         }
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Dead(arguments) => dead::run(arguments),
+        Command::DemoConsumer(arguments) => demo::run_consumer(&arguments),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     // Nobody to tell if stderr is gone; the exit code still does.

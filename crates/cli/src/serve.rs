@@ -131,7 +131,8 @@ impl Signals {
     }
 }
 
-fn start_logging(format: LogFormat) -> Result<(), Failure> {
+/// Starts logging to stderr.
+pub(crate) fn start_logging(format: LogFormat) -> Result<(), Failure> {
     let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         Failure::Usage(format!("{LOG_VARIABLE}={filter}: {error}; it takes error, warn, info, debug or trace"))

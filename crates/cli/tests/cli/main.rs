@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 mod binary;
+mod dead;
+mod demo;
 mod messages;
 mod running;

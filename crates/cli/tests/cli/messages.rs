@@ -8,12 +8,16 @@ const USAGE: Option<i32> = Some(2);
 fn help_names_commands_flags_and_exit_codes() {
     let (code, help, _) = ran(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["serve", "settings", "Exit codes:"] {
+    for word in ["serve", "settings", "demo", "dead", "Exit codes:"] {
         assert!(help.contains(word), "{word} in {help}");
     }
     let (_, help, _) = ran(&["serve", "--help"]);
     for flag in ["--data", "--listen", "--advertised-listener", "--metrics", "--config", "--set", "--log-format"] {
         assert!(help.contains(flag), "{flag} in {help}");
+    }
+    let (_, help, _) = ran(&["dead", "--help"]);
+    for word in ["list", "show", "replay", "--engine", "--since", "--raw", "--dry-run", "--rate", "--again"] {
+        assert!(help.contains(word), "{word} in {help}");
     }
 }
 
