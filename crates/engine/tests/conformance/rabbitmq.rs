@@ -58,10 +58,9 @@ impl Subject for Rabbit {
         pairs(&[("buffer.messages.max", "10")])
     }
 
+    /// Stopped in order: killed, a node of 3.10 that has many quorum queues does not always bring each of them back.
     fn interrupt(&self) -> Option<EngineFuture<'_, Result<(), String>>> {
-        let mut settings = self.settings.clone();
-        settings.push(("RABBIT_KILL", "1".to_owned()));
-        Some(Box::pin(async move { script("rabbitmq-down", &settings, &[]).await.map(drop) }))
+        Some(Box::pin(async { script("rabbitmq-down", &self.settings, &[]).await.map(drop) }))
     }
 
     fn restore(&self) -> EngineFuture<'_, Result<(), String>> {
