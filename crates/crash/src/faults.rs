@@ -8,7 +8,7 @@ use crate::history::{History, Line};
 use crate::kinds::{EngineKind, GuardKind, name};
 use crate::network::Network;
 use crate::places::{CrashError, Places};
-use crate::plan::{CONSUMERS, Disturbance, Kill, Round, Way};
+use crate::plan::{CONSUMERS, Disturbance, Kill, Round};
 use crate::processes::Process;
 use crate::servers::{Server, wait_until_listening};
 
@@ -67,7 +67,7 @@ impl Cast {
         (broker, network): (Broker, Network),
     ) -> Result<Self, CrashError> {
         let history = History::create(folder, "driver")?;
-        history.add(&Line::Guard { name: &name(guard) })?;
+        history.add(&Line::Guard { name: &name(guard), concurrency: CONCURRENCY })?;
         Ok(Self {
             places: places.clone(),
             folder: folder.to_owned(),
@@ -194,7 +194,7 @@ impl Cast {
 
     fn note_kill(&mut self, member: &str) -> Result<(), CrashError> {
         self.kills += 1;
-        self.history.add(&Line::Killed { member, concurrency: CONCURRENCY })
+        self.history.add(&Line::Killed { member })
     }
 
     /// The one in the last place leaves, or comes.
@@ -224,7 +224,8 @@ impl Cast {
                 server.kill()?;
                 std::thread::sleep(death);
                 server.up()?;
-                self.fault("engine killed", false)
+                // Members whose sessions end meanwhile lose their partitions, and cut their handlers off.
+                self.fault("engine killed", true)
             }
             Broker::Service { process, .. } => {
                 if let Some(service) = process.take() {
@@ -233,15 +234,15 @@ impl Cast {
                 }
                 std::thread::sleep(death);
                 self.start_service()?;
-                self.fault("service killed with its broker", false)
+                self.fault("service killed with its broker", true)
             }
         }
     }
 
     fn disturb(&self, disturbance: Disturbance) -> Result<(), CrashError> {
         match self.network.disturb(disturbance) {
-            // Who cannot reach the database does not know what became of his effect, and a claim does not remember it for him.
-            Some(what) => self.fault(&what, disturbance.way == Way::ToDatabase),
+            // Who cannot reach the database does not know what became of his effect; who cannot reach the engine loses his partitions.
+            Some(what) => self.fault(&what, true),
             None => Ok(()),
         }
     }

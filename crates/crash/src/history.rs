@@ -18,11 +18,11 @@ pub enum Line<'a> {
     Sending { key: &'a str, number: u64, amount: u64, poison: bool },
     Receipt { key: &'a str, number: u64 },
     Refused { key: &'a str, number: u64, stored: &'static str, error: String },
-    Killed { member: &'a str, concurrency: u32 },
+    Killed { member: &'a str },
     Fault { what: &'a str, weakens_claims: bool },
     Dead { key: &'a str, number: u64 },
     Lag { r#where: &'a str, behind: u64 },
-    Guard { name: &'a str },
+    Guard { name: &'a str, concurrency: u32 },
 }
 
 /// A file of the history. Each line is one write of the operating system, so what was added outlives a kill of the process.

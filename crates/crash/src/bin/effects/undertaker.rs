@@ -56,7 +56,8 @@ async fn heard(
     common: &Common,
 ) -> Result<(), CrashError> {
     let done = match event {
-        Event::Assigned(_) => {
+        // An engine that shares nothing out says whose a partition is with its first message only.
+        Event::Assigned(_) | Event::Idle => {
             common.ready()?;
             Ok(())
         }
@@ -75,7 +76,7 @@ async fn heard(
             }
             member.settle(&settlements).await
         }
-        Event::Lost(_) | Event::Gap { .. } | Event::Idle => Ok(()),
+        Event::Lost(_) | Event::Gap { .. } => Ok(()),
     };
     if let Err(error) = done {
         // What is not settled comes again, and is written down again.
