@@ -16,6 +16,8 @@ use crate::processes::Process;
 const PORTS: std::ops::Range<u16> = 25_000..26_000;
 /// RabbitMQ takes three in a row, Kafka two.
 const PORTS_OF_A_SERVER: u16 = 3;
+/// Engine, database, Redis, and a way to each of the first two.
+const SERVERS_OF_A_RUN: u16 = 5;
 /// Until a broker of ours listens.
 const START_WAIT: Duration = Duration::from_secs(60);
 const START_POLL: Duration = Duration::from_millis(5);
@@ -203,8 +205,9 @@ pub(crate) fn wait_until_listening(process: &mut Process, port: u16) -> Result<(
 pub(crate) fn free_port() -> Result<u16, CrashError> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let places = (PORTS.end - PORTS.start) / PORTS_OF_A_SERVER;
-    // Runs at the same time begin at different places. The remainder is below `places`, which fits.
-    let first = u16::try_from(std::process::id() % u32::from(places)).unwrap_or(0);
+    // Runs at the same time, whose process ids are neighbours, begin a run's width apart. The remainder is small, which fits.
+    let runs = places / SERVERS_OF_A_RUN;
+    let first = u16::try_from(std::process::id() % u32::from(runs)).unwrap_or(0) * SERVERS_OF_A_RUN;
     for _ in 0..places {
         let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % places;
         let port = PORTS.start + place * PORTS_OF_A_SERVER;
