@@ -12,6 +12,7 @@ mod count;
 mod processes;
 mod verdict;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use clap::Args;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{Failure, say};
+use crate::{EXIT_INTERRUPTED, Failure, ServeArguments, say, serve};
 
 pub(crate) use consumer::{DemoConsumerArguments, run as run_consumer};
 
@@ -74,6 +75,21 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<(), Failure> {
         say(&format!("\nbeans.db, receipts.db and the logs are in {}.\n", path.display()));
     }
     if verdict.holds() { Ok(()) } else { Err(Failure::Failed("the promise did not hold: see the figures".to_owned())) }
+}
+
+/// `baton serve`, which ends with whoever started it, also when that one is killed.
+pub(crate) fn run_broker(arguments: ServeArguments) -> Result<(), Failure> {
+    std::thread::spawn(|| {
+        wait_for_parent();
+        std::process::exit(EXIT_INTERRUPTED)
+    });
+    serve::serve(arguments)
+}
+
+/// Until nobody holds the other end of stdin any more.
+fn wait_for_parent() {
+    // A pipe that cannot be read has no other end either.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 /// Where everything is.

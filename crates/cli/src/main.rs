@@ -43,6 +43,9 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Dead letters: list them, look at them, send them again.
     Dead(dead::DeadArguments),
+    /// The broker of the demonstration.
+    #[command(hide = true)]
+    DemoBroker(ServeArguments),
     /// The consumer of the demonstration.
     #[command(hide = true)]
     DemoConsumer(demo::DemoConsumerArguments),
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         }
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Dead(arguments) => dead::run(arguments),
+        Command::DemoBroker(arguments) => demo::run_broker(arguments),
         Command::DemoConsumer(arguments) => demo::run_consumer(&arguments),
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };

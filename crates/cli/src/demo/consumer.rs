@@ -1,6 +1,5 @@
 //! The service of the demonstration: an order comes, its beans are written down. A process of its own, so that it can be killed.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,8 +49,8 @@ async fn consume(arguments: &DemoConsumerArguments) -> Result<(), Failure> {
     let consumer = start(&arguments.engine, &arguments.database).await?;
     let (closed, mut is_closed) = oneshot::channel();
     std::thread::spawn(move || {
-        // Ends when nobody holds the other end any more, also because the one who held it was killed.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        super::wait_for_parent();
+        // Nobody listens only when it ends already.
         let _ = closed.send(());
     });
     let mut reported = None;

@@ -46,11 +46,12 @@ fn myself(role: &str, folder: &Path) -> Result<Command, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let log = OpenOptions::new().create(true).append(true).open(folder.join(format!("{role}.log"))).map_err(failed)?;
     let mut command = Command::new(program);
-    command.arg(role).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    // The pipe of stdin is how it learns that this process is gone.
+    command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     Ok(command)
 }
 
-/// `baton serve`.
+/// `baton demo-broker`: `baton serve`, which ends with this process.
 pub(super) struct BrokerProcess {
     running: Running,
     address: String,
@@ -64,14 +65,14 @@ impl BrokerProcess {
 
     /// Returns when it serves.
     fn begin(folder: &Path, listen: &str) -> Result<(Running, String), Failure> {
-        let mut command = myself("serve", folder)?;
+        let mut command = myself("demo-broker", folder)?;
         command.arg("--data").arg(folder.join("broker")).args(["--listen", listen]);
         for setting in BROKER_SETTINGS {
             command.args(["--set", setting]);
         }
         let mut running = Running::start(&mut command)?;
         let not_started =
-            || Failure::Failed(format!("the broker did not start: see {}", folder.join("serve.log").display()));
+            || Failure::Failed(format!("the broker did not start: see {}", folder.join("demo-broker.log").display()));
         let mut lines = BufReader::new(running.0.stdout.take().ok_or_else(not_started)?).lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.trim().strip_prefix(ADDRESS_LINE).map(|rest| rest.trim().to_owned()));
         // Nobody may leave the pipe full.
@@ -102,7 +103,7 @@ pub(super) struct ConsumerProcess {
 impl ConsumerProcess {
     pub(super) fn start(folder: &Path, engine: &str, database: &Path) -> Result<Self, Failure> {
         let mut command = myself("demo-consumer", folder)?;
-        command.args(["--engine", engine, "--database"]).arg(database).stdin(Stdio::piped());
+        command.args(["--engine", engine, "--database"]).arg(database);
         let mut running = Running::start(&mut command)?;
         let stdin = running.0.stdin.take();
         let absorbed = Arc::new(AtomicU64::new(0));
