@@ -6,7 +6,7 @@ use baton_core::{Delivery, TopicPartition};
 
 use super::bench::{Bench, CaseResult, Failure, ensure, ensure_same, is_refused, numbered, numbers, record, text};
 use super::{Case, case};
-use crate::{EngineReader, Fate, TopicSpec};
+use crate::{EngineReader, Fate, OLDEST, TopicSpec};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_send_without_any_group_is_refused_as_not_stored, [NoHistory]),
         case!(a_reader_gives_all_from_an_offset_and_ends, [Reading]),
         case!(a_reader_refuses_what_is_not_there, [Reading]),
+        case!(a_reader_finds_the_oldest_that_is_kept, [Reading, Removal]),
     ]
 }
 
@@ -100,4 +101,21 @@ async fn a_reader_refuses_what_is_not_there(bench: &Bench<'_>) -> CaseResult {
     ensure(is_refused(&beyond), format_args!("an offset beyond the end: {beyond:?}"))?;
     let absent = bench.engine.reader(&TopicPartition::new(topic, 1), 0).await.map(|_| "a reader");
     ensure(is_refused(&absent), format_args!("a partition that is not there: {absent:?}"))
+}
+
+async fn a_reader_finds_the_oldest_that_is_kept(bench: &Bench<'_>) -> CaseResult {
+    let topic = bench.topic(1, &[]).await?;
+    let partition = TopicPartition::new(topic.clone(), 0);
+    let mut nothing = bench.engine.reader(&partition, OLDEST).await?;
+    ensure(read_on(&mut *nothing).await?.is_empty(), "nothing was sent yet")?;
+    bench.send_all(numbered(&topic, 0, 0..100)).await?;
+    let mut all = bench.engine.reader(&partition, OLDEST).await?;
+    ensure_same(&read_on(&mut *all).await?.iter().map(text).collect::<Vec<_>>(), &numbers(0..100), "all")?;
+    if let Some(removing) = bench.subject.remove(&partition, 40) {
+        removing.await?;
+    }
+    let gone = bench.engine.reader(&partition, 0).await.map(|_| "a reader");
+    ensure(is_refused(&gone), format_args!("an offset that was removed: {gone:?}"))?;
+    let mut kept = bench.engine.reader(&partition, OLDEST).await?;
+    ensure_same(&read_on(&mut *kept).await?.iter().map(text).collect::<Vec<_>>(), &numbers(40..100), "what is kept")
 }
