@@ -1,5 +1,6 @@
 //! Partitions go from one consumer to another.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,15 +25,20 @@ async fn start(world: &World, by: &'static str, takes: Duration) -> Consumer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebalance_hands_over_without_a_double_effect_and_in_order() {
     let world = Arc::new(World::new(4).await);
+    let is_enough = Arc::new(AtomicBool::new(false));
+    // However long the hand-overs take, there is something left for whoever takes over.
     let sender = tokio::spawn({
-        let world = world.clone();
+        let (world, is_enough) = (world.clone(), is_enough.clone());
         async move {
-            for round in 0..40 {
+            let mut round = 0;
+            while !is_enough.load(Ordering::Relaxed) {
                 for partition in 0..4_u32 {
-                    world.send_many(partition, partition as usize * 1_000 + round * 5, 5, 3).await;
+                    world.send_many(partition, partition as usize * 1_000_000 + round * 5, 5, 3).await;
                 }
+                round += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+            round * 20
         }
     });
     let first = start(&world, "first", Duration::from_millis(1)).await;
@@ -42,9 +48,11 @@ async fn a_rebalance_hands_over_without_a_double_effect_and_in_order() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     first.stop(WAIT).await.unwrap();
     let third = start(&world, "third", Duration::from_millis(1)).await;
-    sender.await.unwrap();
-    let effects = world.until_effects(800).await;
-    assert_each_once(&world.ids(), 800);
+    eventually("the third one", || world.effects().iter().any(|effect| effect.by == "third")).await;
+    is_enough.store(true, Ordering::Relaxed);
+    let sent = sender.await.unwrap();
+    let effects = world.until_effects(sent).await;
+    assert_each_once(&world.ids(), sent);
     assert_order_per_key(&effects);
     second.stop(WAIT).await.unwrap();
     third.stop(WAIT).await.unwrap();

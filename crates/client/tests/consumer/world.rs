@@ -19,7 +19,7 @@ pub const GROUP: &str = "beans-svc";
 /// The header that names a message in these tests.
 pub const ID: &str = "order-id";
 /// What never takes so long, unless it never happens.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct World {
     pub engine: Arc<Watched>,

@@ -38,6 +38,9 @@ async fn secrets_are_in_no_error_and_no_debug_output() {
     assert!(!format!("{builder:?}").contains("hidden"), "{builder:?}");
     let error = builder.await.map(drop).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hidden"), "{error}");
-    let error = connect_error("amqp://user:hidden@127.0.0.1:1/vhost").await;
-    assert!(!format!("{error} {error:?}").contains("hidden"), "{error}");
+    // Refused where this engine is not built in, and connected only when it is used where it is.
+    match Baton::connect("amqp://user:hidden@127.0.0.1:1/vhost").await {
+        Ok(baton) => assert!(!format!("{baton:?}").contains("hidden"), "{baton:?}"),
+        Err(error) => assert!(!format!("{error} {error:?}").contains("hidden"), "{error}"),
+    }
 }
