@@ -69,6 +69,7 @@ const CONSUMER_SET: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("allow.auto.create.topics", "false"),
+    ("fetch.queue.backoff.ms", FETCH_BACKOFF_MS),
 ];
 
 /// Settings of the engine, then those of one client, which count more.
@@ -170,6 +171,10 @@ const KIBIBYTES_MAX: usize = 2_147_483_647;
 /// How long the broker waits for more before it answers a reader.
 const READER_FETCH_WAIT_MS: &str = "20";
 const FETCHED_AHEAD_MAX: u32 = 10_000_000;
+/// How long a partition is not fetched from once enough of it is waiting, unless the setting of that name says otherwise. One answer of the
+/// broker is mostly more than `queued.min.messages`, and nothing ends this wait early: with librdkafka's own 1,000 ms a partition delivers
+/// one answer a second, however fast it is consumed.
+const FETCH_BACKOFF_MS: &str = "5";
 
 fn check(name: &str, value: &str, rules: &[Rule]) -> Result<(), EngineError> {
     let Some((_, allowed, why)) = rules.iter().find(|(names, ..)| names.contains(&name)) else {
@@ -252,6 +257,12 @@ mod tests {
         assert_eq!(config.get("enable.auto.offset.store"), Some("false"));
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+    }
+
+    #[test]
+    fn a_partition_is_fetched_from_again_at_once_unless_told_otherwise() {
+        assert_eq!(consumer("fetch.wait.max.ms", "10").unwrap().get("fetch.queue.backoff.ms"), Some(FETCH_BACKOFF_MS));
+        assert_eq!(consumer("fetch.queue.backoff.ms", "70").unwrap().get("fetch.queue.backoff.ms"), Some("70"));
     }
 
     #[test]
