@@ -11,8 +11,12 @@ mod servers;
 
 use baton_engine::conformance::{self, Outcome, Subject};
 
+/// One suite at a time: four of them, with seven servers, measure the patience of a small machine.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Runs the suite, prints its table, and wants every case passed or skipped as is expected of this engine.
 async fn passes(subject: &dyn Subject, skipped: &[&str]) {
+    let _turn = TURN.lock().await;
     // Each case as it ends; what the client library says about an engine that we killed ourselves is not news.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "baton_engine::conformance=info".into());
@@ -20,7 +24,7 @@ async fn passes(subject: &dyn Subject, skipped: &[&str]) {
     let only = std::env::var("BATON_CONFORMANCE_CASE").unwrap_or_default();
     let report = conformance::run(subject, |case| case.contains(&only)).await;
     println!("{report}");
-    // Four suites share a machine of two cores with seven servers: what fails is run once more, alone, and named.
+    // The other engines' servers are there, too: what fails is run once more, and named.
     let failed: Vec<&str> =
         report.rows.iter().filter(|row| matches!(row.outcome, Outcome::Failed(_))).map(|row| row.case).collect();
     if !failed.is_empty() {
