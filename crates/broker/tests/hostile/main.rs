@@ -91,7 +91,9 @@ impl Bystander {
         let thread = std::thread::spawn(move || {
             let mut took = Vec::new();
             // What it stands beside may be over in a blink; fewer records would say nothing of a percentile.
-            while stopped.try_recv().is_err() || took.len() < RECORDS_MIN {
+            let mut stop = false;
+            while !stop || took.len() < RECORDS_MIN {
+                stop |= stopped.try_recv().is_ok();
                 let begun = Instant::now();
                 client.produce("bystander", batch(&["still served"]));
                 took.push(begun.elapsed());
