@@ -4,9 +4,11 @@
 //!     address=$(scripts/postgres-up)
 //!     cargo run --release -p baton-guard --features postgres --example postgres_batches -- $address
 //!
-//! The variants take turns, so that all of them see the same machine; the median of the rounds counts.
+//! The variants take turns within each round, so that all of them see the same machine; the median of the rounds counts. Messages
+//! are made beforehand, outside of the time that is measured. `--rounds 11` and `--seconds 2` make it longer.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program that measures and stops at the first error")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_core::TopicPartition;
@@ -14,10 +16,14 @@ use baton_guard::{Frontier, Group, Guard, Identity, Inbox, Open, Place, Postgres
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio_postgres::NoTls;
 
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_secs(1);
 const BATCH: usize = 500;
 const PARTITIONS: u64 = 6;
+const VARIANTS: [(Variant, &str); 4] = [
+    (Variant::Single, "Inbox, 1 to a transaction"),
+    (Variant::Inbox, "Inbox, 500"),
+    (Variant::Frontier, "Frontier, 500"),
+    (Variant::Raw, "raw insert with the key, 500"),
+];
 
 #[derive(Clone, Copy)]
 enum Variant {
@@ -27,24 +33,47 @@ enum Variant {
     Raw,
 }
 
+/// Time spent in the parts of a transaction: until the handler may begin, the handler, the end. Where nothing is told apart,
+/// everything is the handler.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    begin: Duration,
+    effect: Duration,
+    end: Duration,
+}
+
+impl Spent {
+    fn all(&self) -> Duration {
+        self.begin + self.effect + self.end
+    }
+
+    fn add(&mut self, more: Self) {
+        self.begin += more.begin;
+        self.effect += more.effect;
+        self.end += more.end;
+    }
+}
+
 struct Bench {
     pool: Pool,
     inbox: PostgresGuard,
     frontier: PostgresGuard,
     group: Group,
+    topic: Arc<str>,
+    instance: Arc<str>,
     /// How many messages there have been.
     sent: u64,
 }
 
 impl Bench {
-    /// The next messages, of one producer, as a consumer gets them from one poll: partition after partition.
+    /// The next messages of one producer, in turn to its partitions.
     fn messages(&mut self, count: usize) -> Vec<Identity> {
         let message = |number: u64| {
             let id = format!("0192f0c1-7a5e-7000-8000-{number:012x}").as_str().try_into().unwrap();
             let mut identity = Identity::new(self.group.clone(), id);
-            let partition = TopicPartition::new("orders", u32::try_from(number % PARTITIONS).unwrap());
+            let partition = TopicPartition::new(self.topic.clone(), u32::try_from(number % PARTITIONS).unwrap());
             let sequence = number / PARTITIONS + 1;
-            identity.place = Some(Place { instance: "orders-svc-1".into(), epoch: 1, partition, sequence });
+            identity.place = Some(Place { instance: self.instance.clone(), epoch: 1, partition, sequence });
             identity
         };
         let first = self.sent;
@@ -52,53 +81,61 @@ impl Bench {
         (first..self.sent).map(message).collect()
     }
 
-    async fn batch(&mut self, variant: Variant) -> usize {
+    async fn batch(&self, variant: Variant, messages: &[Identity]) -> Spent {
+        let began = Instant::now();
         match variant {
             Variant::Single => {
-                let message = self.messages(1).remove(0);
-                let id = message.id.to_string();
                 let effect = |effect: PostgresEffect| async move {
-                    effect.execute("INSERT INTO beans (order_id, amount) VALUES ($1, 100)", &[&id]).await.map(drop)
+                    let insert = "INSERT INTO beans (order_id, amount) VALUES ($1, 100)";
+                    effect.execute(insert, &[&messages[0].id.as_str()]).await.map(drop)
                 };
-                apply(&self.inbox, &message, effect).await.unwrap();
-                1
+                apply(&self.inbox, &messages[0], effect).await.unwrap();
             }
-            Variant::Inbox | Variant::Frontier => {
-                let messages = self.messages(BATCH);
-                let guard = if matches!(variant, Variant::Inbox) { &self.inbox } else { &self.frontier };
-                let batch = guard.begin_batch(&messages).await.unwrap();
-                let open = batch.open.unwrap();
-                let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
-                let insert = "INSERT INTO beans (order_id, amount) SELECT id, 100 FROM unnest($1::text[]) AS id";
-                open.effect().execute(insert, &[&ids]).await.unwrap();
-                open.commit().await.unwrap();
-                BATCH
-            }
+            Variant::Inbox => return transaction(&self.inbox, messages).await,
+            Variant::Frontier => return transaction(&self.frontier, messages).await,
             Variant::Raw => {
-                let messages = self.messages(BATCH);
                 let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
                 let insert = "INSERT INTO raw (consumer_group, message_id) SELECT $1, id FROM unnest($2::text[]) AS id";
                 let client = self.pool.get().await.unwrap();
                 let statement = client.prepare_cached(insert).await.unwrap();
                 client.execute(&statement, &[&self.group.as_str(), &ids]).await.unwrap();
-                BATCH
             }
         }
+        Spent { effect: began.elapsed(), ..Spent::default() }
     }
 
-    /// Messages for each second.
-    async fn round(&mut self, variant: Variant) -> f64 {
-        let (began, mut done) = (Instant::now(), 0);
-        while began.elapsed() < ROUND {
-            done += self.batch(variant).await;
+    /// How many messages, and the time they took.
+    async fn round(&mut self, variant: Variant, lasts: Duration) -> (u64, Spent) {
+        let size = if matches!(variant, Variant::Single) { 1 } else { BATCH };
+        let (mut done, mut spent) = (0, Spent::default());
+        while spent.all() < lasts {
+            let messages = self.messages(size);
+            spent.add(self.batch(variant, &messages).await);
+            done += size as u64;
         }
-        done as f64 / began.elapsed().as_secs_f64()
+        (done, spent)
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:22432".to_owned());
+async fn transaction(guard: &PostgresGuard, messages: &[Identity]) -> Spent {
+    let began = Instant::now();
+    let open = guard.begin_batch(messages).await.unwrap().open.unwrap();
+    let begun = Instant::now();
+    let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+    let insert = "INSERT INTO beans (order_id, amount) SELECT id, 100 FROM unnest($1::text[]) AS id";
+    open.effect().execute(insert, &[&ids]).await.unwrap();
+    let handled = Instant::now();
+    open.commit().await.unwrap();
+    Spent { begin: begun - began, effect: handled - begun, end: handled.elapsed() }
+}
+
+/// What follows an option of this name on the command line.
+fn option(name: &str, otherwise: u64) -> u64 {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1).map_or(otherwise, |value| value.parse().unwrap())
+}
+
+async fn prepared(address: &str) -> Bench {
     let config = format!("postgres://postgres@{address}/postgres").parse().unwrap();
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     let pool = Pool::builder(manager).max_size(1).build().unwrap();
@@ -109,31 +146,51 @@ async fn main() {
     pool.get().await.unwrap().batch_execute(tables).await.unwrap();
     let (inbox, frontier) = (Inbox::postgres(pool.clone()), Frontier::postgres(pool.clone()));
     inbox.prepare().await.unwrap();
-    let mut bench = Bench { pool, inbox, frontier, group: Group::new("beans-svc").unwrap(), sent: 0 };
+    let (topic, instance) = ("orders".into(), "orders-svc-1".into());
+    Bench { pool, inbox, frontier, group: Group::new("beans-svc").unwrap(), topic, instance, sent: 0 }
+}
 
-    let variants = [Variant::Single, Variant::Inbox, Variant::Frontier, Variant::Raw];
-    let mut figures = vec![Vec::new(); variants.len()];
-    for round in 0..=ROUNDS {
-        for (variant, figures) in variants.iter().zip(&mut figures) {
-            let figure = bench.round(*variant).await;
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:22432".to_owned());
+    let (rounds, lasts) = (option("--rounds", 7), Duration::from_secs(option("--seconds", 1)));
+    let mut bench = prepared(&address).await;
+    let mut figures = vec![Vec::new(); VARIANTS.len()];
+    let mut parts = vec![Spent::default(); VARIANTS.len()];
+    let mut batches = vec![0; VARIANTS.len()];
+    println!("messages/s of each round, in the order in which they were run\n");
+    for round in 0..=rounds {
+        for (at, (variant, name)) in VARIANTS.iter().enumerate() {
+            let (done, spent) = bench.round(*variant, lasts).await;
+            let figure = done as f64 / spent.all().as_secs_f64();
             // The first round fills caches.
             if round > 0 {
-                figures.push(figure);
+                println!("round {round}, {name}: {figure:.0}");
+                figures[at].push(figure);
+                parts[at].add(spent);
+                batches[at] += done.div_ceil(if matches!(variant, Variant::Single) { 1 } else { BATCH as u64 });
             }
         }
     }
-    let names = ["Inbox, 1 to a transaction", "Inbox, 500", "Frontier, 500", "raw insert with the key, 500"];
-    println!("| effect and mark | messages/s, median | lowest | highest |\n|---|---|---|---|");
+    report(&mut figures, &parts, &batches);
+}
+
+fn report(figures: &mut [Vec<f64>], parts: &[Spent], batches: &[u64]) {
+    println!(
+        "\n| effect and mark | messages/s, median | lowest | highest | µs a transaction: until the handler | handler | end |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     let mut medians = Vec::new();
-    for (name, figures) in names.iter().zip(&mut figures) {
+    for (at, figures) in figures.iter_mut().enumerate() {
         figures.sort_by(f64::total_cmp);
-        medians.push(figures[figures.len() / 2]);
+        let (median, lowest, highest) = (figures[figures.len() / 2], figures[0], figures[figures.len() - 1]);
+        let micros = |spent: Duration| spent.as_micros() as f64 / batches[at] as f64;
+        let [begin, effect, end] = [parts[at].begin, parts[at].effect, parts[at].end].map(micros);
         println!(
-            "| {name} | {:.0} | {:.0} | {:.0} |",
-            figures[figures.len() / 2],
-            figures[0],
-            figures[figures.len() - 1]
+            "| {} | {median:.0} | {lowest:.0} | {highest:.0} | {begin:.0} | {effect:.0} | {end:.0} |",
+            VARIANTS[at].1
         );
+        medians.push(median);
     }
     println!("\nInbox 500 / Inbox 1: {:.1} (wanted: 30)", medians[1] / medians[0]);
     println!("Inbox 500 / raw: {:.2} (wanted: 0.5)", medians[1] / medians[3]);

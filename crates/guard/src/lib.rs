@@ -60,7 +60,10 @@ pub mod conformance;
 mod error;
 mod guard;
 mod identity;
-#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "sqlite")),
+    allow(dead_code, reason = "some stores need less of it than others")
+)]
 mod kinds;
 #[cfg(feature = "redis")]
 mod lock;

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use baton_core::TopicPartition;
 use deadpool_postgres::{ClientWrapper, Object, Pool};
@@ -12,7 +12,7 @@ use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row as PostgresRow};
 
-use crate::kinds::{Mark, Pending, fences, inbox_states, one_group, sorted_ids};
+use crate::kinds::{Mark, fences, inbox_states, one_group, sorted_ids};
 use crate::sequences::{Meanwhile, Row, SequenceKey, Sequences};
 use crate::{
     Admission, Batch, CommitError, Conditional, EffectError, Fence, Frontier, Group, Guard, GuardError, Identity,
@@ -225,14 +225,15 @@ impl PostgresGuard {
                 let mut sequences = Sequences::of(identities)?;
                 let keys: Vec<SequenceKey> = sequences.keys().cloned().collect();
                 client.prepare_cached(sql::READ_FRONTIER).await.map_err(refused)?;
-                let read = async { read_frontier(client, sql::READ_FRONTIER, group, &keys).await.map_err(refused) };
+                let read = async { read_frontier(client, group, &keys).await.map_err(refused) };
                 let (begun, allowed, rows) = tokio::join!(biased; begin, check, read);
-                for (key, row) in keys.iter().zip(rows?) {
+                let (began_at, rows) = rows?;
+                for (key, row) in keys.iter().zip(rows) {
                     sequences.load(key, &row)?;
                 }
                 let places = identities.iter().filter_map(|identity| identity.place.as_ref());
                 let states = places.map(|place| sequences.admit(place)).collect();
-                (begun, allowed, Ok(states), Pending::Frontier(sequences))
+                (begun, allowed, Ok(states), Pending::Frontier { sequences, began_at })
             }
         };
         begun?;
@@ -309,6 +310,15 @@ impl Guard for PostgresGuard {
     }
 }
 
+/// What an open transaction still has to do at its end.
+#[derive(Debug)]
+enum Pending {
+    /// Nothing: it was marked in the beginning, or is not at all.
+    Nothing,
+    /// Move these on, in the transaction that began then.
+    Frontier { sequences: Sequences, began_at: SystemTime },
+}
+
 /// A connection of the pool. It goes back there only when it is known to be in no transaction; else it is closed, which makes the
 /// server roll back.
 #[derive(Debug)]
@@ -368,15 +378,9 @@ impl Open for OpenPostgres {
             match &self.pending {
                 // The savepoint fails unless the transaction is open and sound; without it, COMMIT would succeed as a roll back.
                 Pending::Nothing => client.batch_execute("SAVEPOINT baton_end; COMMIT").await.map_err(|e| self.fate(e)),
-                Pending::Frontier(sequences) => {
-                    client.batch_execute("SAVEPOINT baton_end").await.map_err(|error| self.fate(error))?;
-                    move_on(client, &self.group, sequences).await.map_err(|failed| match failed {
-                        MoveError::AlreadyDone => CommitError::AlreadyDone,
-                        MoveError::Guard(error) => CommitError::NotCommitted(error),
-                        MoveError::Postgres(error) => {
-                            CommitError::NotCommitted(refused("moving the frontier on", self.lock_wait, error))
-                        }
-                    })?;
+                Pending::Frontier { sequences, began_at } => {
+                    let moved = move_on(client, &self.group, sequences, *began_at).await;
+                    moved.map_err(|failed| self.not_moved(failed))?;
                     client.batch_execute("COMMIT").await.map_err(|error| self.fate(error))
                 }
             }
@@ -412,6 +416,22 @@ impl Drop for OpenPostgres {
 }
 
 impl OpenPostgres {
+    /// Why the frontier did not move, before anything was committed by us.
+    fn not_moved(&self, failed: MoveError) -> CommitError {
+        match failed {
+            MoveError::AlreadyDone => CommitError::AlreadyDone,
+            // The handler has committed or rolled back by itself.
+            MoveError::Ended => CommitError::Unknown(GuardError::TransactionEnded),
+            MoveError::Guard(error) => CommitError::NotCommitted(error),
+            MoveError::Postgres(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+                CommitError::NotCommitted(GuardError::TransactionEnded)
+            }
+            MoveError::Postgres(error) => {
+                CommitError::NotCommitted(refused("moving the frontier on", self.lock_wait, error))
+            }
+        }
+    }
+
     /// What an error of a commit says of its fate. An `ERROR` is the server's word that the transaction is rolled back. After
     /// anything else (the connection is gone, the server is shutting down) the commit may have happened.
     fn fate(&self, error: Error) -> CommitError {
@@ -562,29 +582,33 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The rows of these sequences, in their order.
+/// The rows of these sequences, in their order, and when the transaction began.
 async fn read_frontier(
     client: &ClientWrapper,
-    sql: &str,
     group: &str,
     keys: &[SequenceKey],
-) -> Result<Vec<Row>, Error> {
+) -> Result<(SystemTime, Vec<Row>), Error> {
     let Columns { topics, partitions, instances, epochs } = Columns::of(keys.iter());
-    let statement = client.prepare_cached(sql).await?;
+    let statement = client.prepare_cached(sql::READ_FRONTIER).await?;
     let found = client.query(&statement, &[&group, &topics, &partitions, &instances, &epochs]).await?;
+    // There is a row for each key, and there are no batches without one.
+    let mut began_at = SystemTime::UNIX_EPOCH;
     let mut rows = vec![Row::default(); keys.len()];
     for row in &found {
-        let at = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or(usize::MAX);
-        if let Some(slot) = rows.get_mut(at) {
-            *slot = Row { version: row.try_get(1)?, frontier: row.try_get(2)?, beyond: row.try_get(3)? };
+        began_at = row.try_get(0)?;
+        let at = usize::try_from(row.try_get::<_, i64>(1)? - 1).unwrap_or(usize::MAX);
+        if let (Some(slot), Some(version)) = (rows.get_mut(at), row.try_get(2)?) {
+            *slot = Row { version, frontier: row.try_get(3)?, beyond: row.try_get(4)? };
         }
     }
-    Ok(rows)
+    Ok((began_at, rows))
 }
 
 /// Why a frontier did not move.
 enum MoveError {
     AlreadyDone,
+    /// The transaction is not the one that the messages were begun in.
+    Ended,
     Guard(GuardError),
     Postgres(Error),
 }
@@ -595,25 +619,37 @@ impl From<Error> for MoveError {
     }
 }
 
-/// Moves the sequences on, on the condition that their rows are as they were read. Rows that somebody changed meanwhile are locked
-/// by the attempt, so what is read of them then stays, and the second attempt succeeds.
-async fn move_on(client: &ClientWrapper, group: &str, sequences: &Sequences) -> Result<(), MoveError> {
+/// Moves the sequences on, on the condition that their rows are as they were read, and that this still is the transaction in which
+/// they were. Rows that somebody changed meanwhile are locked by the attempt, so what is read of them then stays, and the second
+/// attempt succeeds.
+///
+/// The first attempt is one statement and asks for nothing beforehand: that the handler has left the transaction as it was is one
+/// of its conditions, and nearly always it was left so, and nobody was in between.
+async fn move_on(
+    client: &ClientWrapper,
+    group: &str,
+    sequences: &Sequences,
+    began_at: SystemTime,
+) -> Result<(), MoveError> {
     let changed = sequences.changed().map_err(MoveError::Guard)?;
-    let moved = store(client, group, &changed).await?;
+    let moved = store(client, group, &changed, began_at).await?;
     let left: Vec<SequenceKey> =
         changed.iter().enumerate().filter(|(at, _)| !moved.contains(at)).map(|(_, (key, _))| (*key).clone()).collect();
     if left.is_empty() {
         return Ok(());
     }
     let mut again = sequences.only(&left);
-    let rows = read_frontier(client, sql::READ_FRONTIER, group, &left).await?;
+    let (now_in, rows) = read_frontier(client, group, &left).await?;
+    if now_in != began_at {
+        return Err(MoveError::Ended);
+    }
     for (key, row) in left.iter().zip(rows) {
         if again.load(key, &row).map_err(MoveError::Guard)? == Meanwhile::AlreadyDone {
             return Err(MoveError::AlreadyDone);
         }
     }
     let changed = again.changed().map_err(MoveError::Guard)?;
-    if store(client, group, &changed).await?.len() == changed.len() {
+    if store(client, group, &changed, began_at).await?.len() == changed.len() {
         return Ok(());
     }
     // The row went away in between: somebody prunes what is in use.
@@ -621,14 +657,19 @@ async fn move_on(client: &ClientWrapper, group: &str, sequences: &Sequences) -> 
 }
 
 /// Stores rows; says which of them (by place) were as expected.
-async fn store(client: &ClientWrapper, group: &str, rows: &[(&SequenceKey, Row)]) -> Result<Vec<usize>, Error> {
+async fn store(
+    client: &ClientWrapper,
+    group: &str,
+    rows: &[(&SequenceKey, Row)],
+    began_at: SystemTime,
+) -> Result<Vec<usize>, Error> {
     let Columns { topics, partitions, instances, epochs } = Columns::of(rows.iter().map(|(key, _)| *key));
     let versions: Vec<i64> = rows.iter().map(|(_, row)| row.version).collect();
     let frontiers: Vec<i64> = rows.iter().map(|(_, row)| row.frontier).collect();
     let beyond: Vec<&str> = rows.iter().map(|(_, row)| row.beyond.as_str()).collect();
     let statement = client.prepare_cached(sql::MOVE_FRONTIER).await?;
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&group, &topics, &partitions, &instances, &epochs, &versions, &frontiers, &beyond];
+    let parameters: [&(dyn ToSql + Sync); 9] =
+        [&group, &topics, &partitions, &instances, &epochs, &versions, &frontiers, &beyond, &began_at];
     let stored = client.query(&statement, &parameters).await?;
     let mut moved = Vec::with_capacity(stored.len());
     for row in &stored {

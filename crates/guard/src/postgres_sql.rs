@@ -91,19 +91,21 @@ ON CONFLICT DO NOTHING RETURNING message_id";
 pub(super) const MARK_MANY_NEW: &str = "\
 INSERT INTO baton_inbox (consumer_group, message_id) SELECT $1, id FROM unnest($2::text[]) AS id";
 
-/// Rows of sequences, each with its place in the arrays, from 1.
+/// Sequences, each with its place in the arrays, from 1; the columns of those that have no row are null. `now()` is when the
+/// transaction began, which is what tells it from any other on the same connection.
 pub(super) const READ_FRONTIER: &str = "\
-SELECT key.place, version, frontier, beyond FROM baton_frontier AS stored \
-JOIN unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[]) WITH ORDINALITY AS key (topic, partition, instance, epoch, place) \
-USING (topic, partition, instance, epoch) WHERE consumer_group = $1";
+SELECT now(), key.place, version, frontier, beyond \
+FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[]) WITH ORDINALITY AS key (topic, partition, instance, epoch, place) \
+LEFT JOIN baton_frontier AS stored ON stored.consumer_group = $1 AND stored.topic = key.topic \
+AND stored.partition = key.partition AND stored.instance = key.instance AND stored.epoch = key.epoch";
 
 /// Changes rows that are at the version that was read; 0 is a row that was not there. Rows at another version are locked and not
-/// returned.
+/// returned. Changes nothing in any other transaction than the one that began at `$9`.
 pub(super) const MOVE_FRONTIER: &str = "\
 INSERT INTO baton_frontier AS stored (consumer_group, topic, partition, instance, epoch, version, frontier, beyond) \
 SELECT $1, topic, partition, instance, epoch, version + 1, frontier, beyond FROM \
 unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]) \
-AS new (topic, partition, instance, epoch, version, frontier, beyond) \
+AS new (topic, partition, instance, epoch, version, frontier, beyond) WHERE now() = $9 \
 ON CONFLICT (consumer_group, topic, partition, instance, epoch) DO UPDATE SET version = excluded.version, \
 frontier = excluded.frontier, beyond = excluded.beyond, changed_at = now() WHERE stored.version = excluded.version - 1 \
 RETURNING topic, partition, instance, epoch";

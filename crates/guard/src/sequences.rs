@@ -1,6 +1,6 @@
 //! How far sequences are done: what a frontier stores, without the store.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +24,25 @@ impl SequenceKey {
     fn of(place: &Place) -> Self {
         Self { partition: place.partition.clone(), instance: Arc::clone(&place.instance), epoch: place.epoch }
     }
+
+    /// The order of keys, without making one.
+    fn compared_with(&self, place: &Place) -> Ordering {
+        order((&self.partition, &self.instance, self.epoch), named(place))
+    }
+}
+
+type Name<'a> = (&'a TopicPartition, &'a Arc<str>, u32);
+
+fn named(place: &Place) -> Name<'_> {
+    (&place.partition, &place.instance, place.epoch)
+}
+
+/// The same as the derived order of [`SequenceKey`]. Messages of one poll often share their names: those need no look at the text.
+fn order(one: Name<'_>, other: Name<'_>) -> Ordering {
+    let text =
+        |one: &Arc<str>, other: &Arc<str>| if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) };
+    let partitions = text(&one.0.topic, &other.0.topic).then_with(|| one.0.partition.cmp(&other.0.partition));
+    partitions.then_with(|| text(one.1, other.1)).then_with(|| one.2.cmp(&other.2))
 }
 
 impl fmt::Display for SequenceKey {
@@ -52,46 +71,60 @@ struct Progress {
     mine: Ranges,
 }
 
-/// The sequences that a transaction is about.
+/// The sequences that a transaction is about, sorted. They are few, and the messages many: nothing is cloned for a message.
 #[derive(Debug, Default)]
-pub(crate) struct Sequences(BTreeMap<SequenceKey, Progress>);
+pub(crate) struct Sequences(Vec<(SequenceKey, Progress)>);
 
 impl Sequences {
     /// Those that these messages belong to, with nothing known of them yet.
     pub(crate) fn of<'a>(identities: impl IntoIterator<Item = &'a Identity>) -> Result<Self, GuardError> {
-        let mut all = BTreeMap::new();
+        let mut places: Vec<&Place> = Vec::new();
         for identity in identities {
             let place = identity.place.as_ref().ok_or_else(|| GuardError::Unstamped(identity.id.to_string()))?;
             if place.sequence == 0 || i64::try_from(place.sequence).is_err() {
                 return Err(GuardError::Caller(format!("{} is no sequence number", place.sequence)));
             }
-            all.entry(SequenceKey::of(place)).or_default();
+            if places.last().is_none_or(|last| order(named(last), named(place)).is_ne()) {
+                places.push(place);
+            }
         }
-        Ok(Self(all))
+        places.sort_unstable_by(|one, other| order(named(one), named(other)));
+        places.dedup_by(|one, other| order(named(one), named(other)).is_eq());
+        Ok(Self(places.into_iter().map(|place| (SequenceKey::of(place), Progress::default())).collect()))
     }
 
     /// Their names, in an order that is the same for everybody, so that no two transactions wait for each other in a circle.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &SequenceKey> {
-        self.0.keys()
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    fn progress(&mut self, key: &SequenceKey) -> Option<&mut Progress> {
+        let at = self.0.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
+        Some(&mut self.0[at].1)
     }
 
     /// Takes over what is stored of one. Says whether something that this transaction does was done by another meanwhile.
     pub(crate) fn load(&mut self, key: &SequenceKey, row: &Row) -> Result<Meanwhile, GuardError> {
-        let Some(progress) = self.0.get_mut(key) else { return Ok(Meanwhile::Nothing) };
+        let Some(progress) = self.progress(key) else { return Ok(Meanwhile::Nothing) };
         progress.done = parse(row).ok_or_else(|| GuardError::Corrupt(key.to_string()))?;
         progress.version = row.version;
         Ok(if progress.done.intersects(&progress.mine) { Meanwhile::AlreadyDone } else { Meanwhile::Nothing })
     }
 
-    /// What this transaction does in some of the sequences, with nothing known of what is stored of them.
+    /// What this transaction does in some of the sequences (sorted), with nothing known of what is stored of them.
     pub(crate) fn only(&self, keys: &[SequenceKey]) -> Self {
-        let these = keys.iter().filter_map(|key| Some((key.clone(), self.0.get(key)?.mine.clone())));
-        Self(these.map(|(key, mine)| (key, Progress { mine, ..Progress::default() })).collect())
+        let these = self.0.iter().filter(|(key, _)| keys.binary_search(key).is_ok());
+        let mine = |progress: &Progress| Progress { mine: progress.mine.clone(), ..Progress::default() };
+        Self(these.map(|(key, progress)| (key.clone(), mine(progress))).collect())
     }
 
     /// What a message is, and if it is fresh, makes it this transaction's.
     pub(crate) fn admit(&mut self, place: &Place) -> State {
-        let progress = self.0.entry(SequenceKey::of(place)).or_default();
+        let at = self.0.binary_search_by(|(key, _)| key.compared_with(place)).unwrap_or_else(|at| {
+            self.0.insert(at, (SequenceKey::of(place), Progress::default()));
+            at
+        });
+        let progress = &mut self.0[at].1;
         if progress.done.contains(place.sequence) {
             State::AlreadyDone
         } else if progress.mine.insert(place.sequence) {
@@ -204,6 +237,24 @@ mod tests {
         #[test]
         fn what_was_not_written_by_a_guard_never_panics(frontier in any::<i64>(), beyond in "[0-9 \\-x]{0,40}") {
             let _ = parse(&Row { version: 1, frontier, beyond });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sequences_are_sorted_as_their_keys_are(places in proptest::collection::vec(("[ab]{1,2}", 0_u32..3, "[xy]{1,2}", 0_u32..3), 1..40)) {
+            let of = |(topic, partition, instance, epoch): &(String, u32, String, u32)| {
+                let partition = TopicPartition::new(topic.as_str(), *partition);
+                Place { instance: instance.as_str().into(), epoch: *epoch, partition, sequence: 1 }
+            };
+            let places: Vec<Place> = places.iter().map(of).collect();
+            let identities = places.iter().map(|place| Identity { place: Some(place.clone()), ..identity(1) });
+            let identities: Vec<Identity> = identities.collect();
+            let mut all = Sequences::of(&identities).unwrap();
+            let keys: BTreeSet<SequenceKey> = places.iter().map(SequenceKey::of).collect();
+            prop_assert!(all.keys().eq(keys.iter()), "{all:?}");
+            let fresh = places.iter().filter(|place| all.admit(place) == State::Fresh).count();
+            prop_assert_eq!(fresh, keys.len());
         }
     }
 

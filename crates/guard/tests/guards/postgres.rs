@@ -215,6 +215,33 @@ async fn a_transaction_that_failed_under_the_handler_is_named() {
     assert_eq!(subject.guard.fate(&message("a")).await.unwrap(), Fate::NotCommitted);
 }
 
+/// A frontier is moved by a statement that no longer asks beforehand whether the transaction still is what it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frontier_moves_in_no_other_transaction_than_its_messages() {
+    let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Frontier::postgres).await;
+    let of = |sequence: u64| {
+        let partition = baton_core::TopicPartition::new("orders", 0);
+        let place = Place { instance: "i".into(), epoch: 1, partition, sequence };
+        Identity { place: Some(place), ..message(&format!("m{sequence}")) }
+    };
+    fresh(&subject.guard, &of(1)).await.commit().await.unwrap();
+    for ended in ["ROLLBACK", "COMMIT", "ROLLBACK; BEGIN", "COMMIT; BEGIN"] {
+        for sequence in [2, 9] {
+            let open = fresh(&subject.guard, &of(sequence)).await;
+            open.effect().client().await.unwrap().batch_execute(ended).await.unwrap();
+            let refused = open.commit().await.unwrap_err();
+            assert!(matches!(refused, CommitError::Unknown(GuardError::TransactionEnded)), "{ended}: {refused}");
+            let row = subject.ask("SELECT frontier, version FROM baton_frontier", &[]).await;
+            assert_eq!((row[0].get::<_, i64>(0), row[0].get::<_, i64>(1)), (1, 1), "{ended}");
+        }
+    }
+    let open = fresh(&subject.guard, &of(2)).await;
+    subject.blunder(open.effect()).await.unwrap_err();
+    let refused = open.commit().await.unwrap_err();
+    assert!(matches!(refused, CommitError::NotCommitted(GuardError::TransactionEnded)), "{refused}");
+    fresh(&subject.guard, &of(2)).await.commit().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_lose_commits_are_named() {
     let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Inbox::postgres).await;
