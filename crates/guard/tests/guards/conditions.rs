@@ -13,11 +13,22 @@ use baton_guard::{
 pub trait Statements {
     type Guard: Guard;
 
+    /// What it calls a text that a number is cast to.
+    const TEXT: &str = "text";
+
     /// One that remembers nothing.
     fn guard(&self) -> &Self::Guard;
 
     /// How many rows it changed.
     async fn change(effect: EffectOf<Self::Guard>, sql: String) -> Result<u64, SubjectError>;
+
+    /// Creates a table.
+    async fn create(&self, sql: &str)
+    where
+        Self: Sized,
+    {
+        change(self, sql).await;
+    }
 
     /// The one text that it finds, if any.
     async fn look(effect: EffectOf<Self::Guard>, sql: String) -> Result<Option<String>, SubjectError>;
@@ -53,10 +64,15 @@ async fn add<S: Statements>(effect: EffectOf<S::Guard>, version: Version) -> Jud
         "UPDATE orders SET total = total + 10, version = version + 1 WHERE id = 'order-1' AND version = {expected}"
     );
     let now = async {
-        let found = S::look(effect.clone(), "SELECT CAST(version AS text) FROM orders WHERE id = 'order-1'".to_owned());
+        let look = format!("SELECT CAST(version AS {}) FROM orders WHERE id = 'order-1'", S::TEXT);
+        let found = S::look(effect.clone(), look);
         Ok(found.await?.map(|version| version.parse().unwrap()))
     };
     version.apply(S::change(effect.clone(), write), || now).await
+}
+
+async fn total<S: Statements>(store: &S) -> Option<String> {
+    look(store, &format!("SELECT CAST(total AS {}) FROM orders WHERE id = 'order-1'", S::TEXT)).await
 }
 
 async fn added<S: Statements>(store: &S, version: Version) -> Verdict {
@@ -67,7 +83,9 @@ async fn added<S: Statements>(store: &S, version: Version) -> Verdict {
 }
 
 pub async fn versions_tell_apart_why_no_row_was_changed<S: Statements>(store: &S) {
-    change(store, "CREATE TABLE orders (id text PRIMARY KEY, total integer NOT NULL, version integer NOT NULL)").await;
+    store
+        .create("CREATE TABLE orders (id varchar(64) PRIMARY KEY, total integer NOT NULL, version integer NOT NULL)")
+        .await;
     assert_eq!(added(store, Version::carried(2)).await, Verdict::NotYet, "there is no row yet");
     change(store, "INSERT INTO orders VALUES ('order-1', 0, 1), ('order-2', 0, 1)").await;
     // The copies and the early ones of a stream that says which version each message makes.
@@ -80,7 +98,7 @@ pub async fn versions_tell_apart_why_no_row_was_changed<S: Statements>(store: &S
         (3, Verdict::AlreadyApplied, "20"),
     ] {
         assert_eq!(added(store, Version::carried(makes)).await, expected, "the message that makes {makes}");
-        let now = look(store, "SELECT CAST(total AS text) FROM orders WHERE id = 'order-1'").await;
+        let now = self::total(store).await;
         assert_eq!(now.as_deref(), Some(total), "after the message that makes {makes}");
     }
     // Two have read version 3, and one is quicker.
@@ -94,8 +112,7 @@ pub async fn versions_tell_apart_why_no_row_was_changed<S: Statements>(store: &S
     });
     let refused = loose.await.unwrap_err();
     assert!(matches!(refused, ApplyError::Handler(ConditionError::ManyRows(2))), "{refused}");
-    let total = look(store, "SELECT CAST(total AS text) FROM orders WHERE id = 'order-1'").await;
-    assert_eq!(total.as_deref(), Some("30"));
+    assert_eq!(total(store).await.as_deref(), Some("30"));
 }
 
 /// Moves a row on the condition of what it is.
@@ -110,7 +127,7 @@ async fn moved<S: Statements>(store: &S, column: &str, condition: &Condition<Str
 }
 
 pub async fn conditions_tell_apart_why_no_row_was_changed<S: Statements>(store: &S) {
-    change(store, "CREATE TABLE accounts (id text PRIMARY KEY, state text, balance text)").await;
+    store.create("CREATE TABLE accounts (id varchar(64) PRIMARY KEY, state text, balance text)").await;
     let way = ["draft", "new", "paid", "shipped"].map(String::from);
     let pay = Condition::from_to("new".to_owned(), "paid".to_owned()).along(way);
     assert_eq!(moved(store, "state", &pay).await, Verdict::NotYet, "there is no row yet");
@@ -139,7 +156,9 @@ pub async fn conditions_tell_apart_why_no_row_was_changed<S: Statements>(store: 
 
 /// Two at once: the second waits for the first, changes no row, and is judged by what the first has left.
 pub async fn a_write_that_waited_is_judged_by_what_came_before_it<S: Statements>(store: &S) {
-    change(store, "CREATE TABLE orders (id text PRIMARY KEY, total integer NOT NULL, version integer NOT NULL)").await;
+    store
+        .create("CREATE TABLE orders (id varchar(64) PRIMARY KEY, total integer NOT NULL, version integer NOT NULL)")
+        .await;
     change(store, "INSERT INTO orders VALUES ('order-1', 0, 1)").await;
     for (version, expected) in [(Version::carried(2), Verdict::AlreadyApplied), (Version::read(2), Verdict::Conflict)] {
         let (first, second) = (open(store).await, open(store).await);
@@ -152,13 +171,15 @@ pub async fn a_write_that_waited_is_judged_by_what_came_before_it<S: Statements>
         assert_eq!(judged.unwrap(), expected);
         second.commit().await.unwrap();
     }
-    let total = look(store, "SELECT CAST(total AS text) FROM orders WHERE id = 'order-1'").await;
-    assert_eq!(total.as_deref(), Some("20"));
+    assert_eq!(total(store).await.as_deref(), Some("20"));
 }
 
 /// The owner before, who stood still while its lease ended, writes after the next owner: `lost` ends the lease.
 pub async fn a_stale_fencing_token_is_refused<S: Statements>(store: &S, lock: &Lock, lost: impl AsyncFnOnce()) {
-    change(store, "CREATE TABLE stock (item text PRIMARY KEY, amount integer NOT NULL, fencing_token bigint NOT NULL)")
+    store
+        .create(
+            "CREATE TABLE stock (item varchar(64) PRIMARY KEY, amount integer NOT NULL, fencing_token bigint NOT NULL)",
+        )
         .await;
     change(store, "INSERT INTO stock VALUES ('beans', 100, 0)").await;
     let write = async |amount: u32, token: u64| {
@@ -173,6 +194,7 @@ pub async fn a_stale_fencing_token_is_refused<S: Statements>(store: &S, lock: &L
     assert_eq!(write(80, old.fencing_token()).await, 1);
     assert_eq!(write(70, new.fencing_token()).await, 1);
     assert_eq!(write(60, old.fencing_token()).await, 0, "a late write of the owner before was let through");
-    assert_eq!(look(store, "SELECT CAST(amount AS text) FROM stock WHERE item = 'beans'").await.as_deref(), Some("70"));
+    let amount = look(store, &format!("SELECT CAST(amount AS {}) FROM stock WHERE item = 'beans'", S::TEXT)).await;
+    assert_eq!(amount.as_deref(), Some("70"));
     assert_eq!(write(50, new.fencing_token()).await, 1, "the owner may go on");
 }

@@ -11,12 +11,15 @@ use baton_guard::{
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
 
+use crate::conditions::{self, Statements};
 use crate::link::Link;
 use crate::servers::Server;
 
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Short, so that what hangs is ended while a case still waits; and much longer than a busy machine keeps a handler waiting.
 const IDLE_WAIT: Duration = Duration::from_secs(8);
+/// What happens in the end has happened by then, on a machine that stands still now and then.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pool(port: u16, connections: usize) -> Pool {
     pool_of("root", port, connections)
@@ -34,9 +37,9 @@ fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
     Pool::new(options)
 }
 
-type Kind = fn(Pool) -> MysqlGuard;
+pub type Kind = fn(Pool) -> MysqlGuard;
 
-struct OnMysql {
+pub struct OnMysql {
     server: Arc<Server>,
     kind: Kind,
     guard: MysqlGuard,
@@ -44,11 +47,16 @@ struct OnMysql {
 }
 
 impl OnMysql {
-    async fn new(server: &Arc<Server>, kind: Kind) -> Self {
+    pub async fn new(server: &Arc<Server>, kind: Kind) -> Self {
         let guard = kind(pool(server.port(), 16)).lock_wait(LOCK_WAIT).idle_wait(IDLE_WAIT);
         let other = pool(server.port(), 4);
         let mut connection = other.get_conn().await.unwrap();
-        connection.query_drop("DROP TABLE IF EXISTS effects, baton_inbox, baton_frontier, baton_fence").await.unwrap();
+        connection
+            .query_drop(
+                "DROP TABLE IF EXISTS effects, orders, accounts, stock, baton_inbox, baton_frontier, baton_fence",
+            )
+            .await
+            .unwrap();
         connection.query_drop("CREATE TABLE effects (name VARCHAR(200))").await.unwrap();
         let (once, twice) = tokio::join!(guard.prepare(), guard.prepare());
         once.unwrap();
@@ -114,6 +122,40 @@ impl Subject for OnMysql {
         tokio::task::spawn_blocking(move || server.restart()).await.unwrap();
         true
     }
+}
+
+impl Statements for OnMysql {
+    type Guard = MysqlGuard;
+
+    const TEXT: &str = "char";
+
+    fn guard(&self) -> &MysqlGuard {
+        &self.guard
+    }
+
+    async fn change(effect: MysqlEffect, sql: String) -> Result<u64, SubjectError> {
+        effect.execute(&sql, ()).await.map_err(|error| SubjectError(error.to_string()))
+    }
+
+    async fn create(&self, sql: &str) {
+        // It would commit a handler's transaction.
+        self.other.get_conn().await.unwrap().query_drop(sql).await.unwrap();
+    }
+
+    async fn look(effect: MysqlEffect, sql: String) -> Result<Option<String>, SubjectError> {
+        effect.query_opt(&sql, ()).await.map_err(|error| SubjectError(error.to_string()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditional_writes_on_mariadb_tell_apart_why_no_row_was_changed() {
+    let server = Arc::new(Server::start("mariadb"));
+    let mut store = OnMysql::new(&server, Conditional::mysql).await;
+    conditions::versions_tell_apart_why_no_row_was_changed(&store).await;
+    conditions::conditions_tell_apart_why_no_row_was_changed(&store).await;
+    store = OnMysql::new(&server, Conditional::mysql).await;
+    store.guard = store.guard.lock_wait(PATIENCE);
+    conditions::a_write_that_waited_is_judged_by_what_came_before_it(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use crate::conditions;
 use crate::link::Link;
+use crate::mysql::OnMysql;
 use crate::postgres::OnPostgres;
 use crate::servers::Server;
 use crate::sqlite::OnSqlite;
@@ -159,6 +160,20 @@ async fn a_lease_that_was_lost_is_told_to_the_handler() {
     panic!("the handler was not told");
 }
 
+/// Others kept one state for both: who was turned away could not know whether to acknowledge the message or to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_in_progress_is_not_taken_for_one_that_is_done() {
+    let server = Server::start("redis");
+    let (guard, other) = (claim(server.port()).await, claim(server.port()).await);
+    let open = fresh(&guard, &message("a")).await;
+    let Admission::InProgress(wait) = other.begin(&message("a")).await.unwrap() else { panic!("it is in progress") };
+    assert!(wait <= LEASE, "{wait:?}");
+    // What failed is given back, and can be had at once.
+    open.abort().await;
+    fresh(&other, &message("a")).await.commit().await.unwrap();
+    assert!(matches!(guard.begin(&message("a")).await.unwrap(), Admission::AlreadyDone));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_forget_are_named() {
     let server = Server::start("redis");
@@ -224,6 +239,9 @@ async fn a_fencing_token_of_an_owner_before_is_refused_by_the_protected_store() 
     let on_postgres = Lock::redis(admin.clone(), "on postgres", LONG_LEASE);
     let postgres = OnPostgres::new(&Arc::new(Server::start("postgres")), Conditional::postgres).await;
     conditions::a_stale_fencing_token_is_refused(&postgres, &on_postgres, async || lost("on postgres").await).await;
+    let on_mariadb = Lock::redis(admin.clone(), "on mariadb", LONG_LEASE);
+    let mariadb = OnMysql::new(&Arc::new(Server::start("mariadb")), Conditional::mysql).await;
+    conditions::a_stale_fencing_token_is_refused(&mariadb, &on_mariadb, async || lost("on mariadb").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

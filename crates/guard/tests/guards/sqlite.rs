@@ -113,6 +113,24 @@ async fn guards_on_sqlite_pass_the_suite() {
 }
 
 #[tokio::test]
+async fn pruning_is_done_in_portions() {
+    let subject = OnSqlite::new(Inbox::sqlite).await;
+    let old = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000) \
+               INSERT INTO baton_inbox SELECT 'beans', 'old-' || n, unixepoch() - 9 * 86400 FROM n";
+    subject.sqlite.run(move |database| database.execute_batch(old)).await.unwrap().unwrap();
+    let (group, day) = (Group::new("beans").unwrap(), Duration::from_secs(86_400));
+    let mut rows = Vec::new();
+    loop {
+        let pruned = subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await.unwrap();
+        rows.push(pruned.rows);
+        if !pruned.more {
+            break;
+        }
+    }
+    assert_eq!(rows, [5_000, 5_000, 2_000]);
+}
+
+#[tokio::test]
 async fn tables_that_are_not_there_are_named_with_what_to_do() {
     let sqlite = Sqlite::new(Connection::open_in_memory().unwrap()).unwrap();
     let message = baton_guard::Identity::new(Group::new("g").unwrap(), "a".try_into().unwrap());
