@@ -2,7 +2,7 @@ use baton_core::consumer::*;
 
 use crate::driver::*;
 
-/// PEERS 2.1, 2.17, 2.18, and the mutant "settle before the dead letter is durable".
+/// Others' 1, 17, 18 (docs/TESTING.md), and the mutant "settle before the dead letter is durable".
 #[test]
 fn an_exhausted_message_is_settled_only_after_its_dead_letter_is_durable() {
     let mut driver = Driver::assigned(settings());
@@ -29,7 +29,7 @@ fn permanent_and_undecodable_messages_go_to_the_dead_letters_at_once() {
     assert_eq!(classes, [(FailureClass::Permanent, 1), (FailureClass::Undecodable, 1)]);
 }
 
-/// PEERS 2.11: a poison message looped inside the dead letter's publisher, without end and without pause.
+/// Others' 11 (docs/TESTING.md): a poison message looped inside the dead letter's publisher, without end and without pause.
 #[test]
 fn a_dead_letter_that_cannot_be_stored_is_tried_again_later_and_holds_up_only_its_key() {
     let mut driver = Driver::assigned(settings());
@@ -126,4 +126,17 @@ fn a_handler_that_is_done_in_spite_of_its_cancellation_is_done() {
     driver.pass(60_000);
     driver.done(0);
     assert_eq!(driver.settled_next(), Some(1));
+}
+
+/// Others counted from the arrival: what had waited for long was given up while it was handled, and handled twice.
+#[test]
+fn a_deadline_counts_from_the_start_of_the_handler_and_not_from_the_arrival_of_its_message() {
+    let mut driver = Driver::assigned(settings());
+    driver.deliver(&[(0, "a"), (1, "a")]);
+    driver.pass(59_000);
+    driver.done(0);
+    driver.pass(59_999);
+    assert!(driver.cancelled.is_empty());
+    driver.pass(1);
+    assert_eq!(driver.cancelled, [driver.run_of(1)]);
 }

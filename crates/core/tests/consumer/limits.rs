@@ -7,7 +7,7 @@ fn small() -> Settings {
     Settings { limits, ..settings() }
 }
 
-/// PEERS 2.6 and 2.7: memory grew while one key was blocked; one hot partition paused all.
+/// Others' 6 and 7 (docs/TESTING.md): memory grew while one key was blocked; one hot partition paused all.
 #[test]
 fn a_blocked_partition_is_paused_at_its_bound_and_no_other_is() {
     let mut driver = Driver::new(small());

@@ -36,7 +36,7 @@ fn without_order_messages_of_one_key_go_at_once() {
     assert_eq!(driver.offsets(), [0, 1]);
 }
 
-/// PEERS 2.16: a backoff of minutes must not hold up the partition.
+/// Others' 16 (docs/TESTING.md): a backoff of minutes must not hold up the partition.
 #[test]
 fn only_the_key_of_a_failed_message_waits() {
     let mut driver = Driver::assigned(settings());
@@ -50,7 +50,7 @@ fn only_the_key_of_a_failed_message_waits() {
     assert_eq!(driver.running[&driver.run_of(0)][0].attempt, 2);
 }
 
-/// PEERS 2.9 and 2.10: two failures in one partition lose none and keep the order of their keys.
+/// Others' 9 and 10 (docs/TESTING.md): two failures in one partition lose none and keep the order of their keys.
 #[test]
 fn two_messages_that_fail_in_one_partition_are_both_tried_again_in_order() {
     let mut driver = Driver::assigned(settings());

@@ -119,7 +119,7 @@ fn when_too_many_keys_are_parked_the_next_one_waits_and_keeps_its_order() {
     assert_eq!(offsets(&driver.parks[0].2), [1, 2]);
 }
 
-/// PEERS 2.22: replay that doubles. What is removed was handled, and is not read again before it is removed.
+/// Others' 22 (docs/TESTING.md): replay that doubles. What is removed was handled, and is not read again before it is removed.
 #[test]
 fn a_release_is_ordered_rate_limited_and_what_comes_meanwhile_goes_behind() {
     let mut driver = with_parked_key();

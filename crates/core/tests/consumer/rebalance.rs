@@ -2,7 +2,7 @@ use baton_core::consumer::*;
 
 use crate::driver::*;
 
-/// PEERS 2.2 and 2.4: what runs is waited for and settled; what waits is left to the next owner.
+/// Others' 2 and 4 (docs/TESTING.md): what runs is waited for and settled; what waits is left to the next owner.
 #[test]
 fn a_partition_that_is_revoked_finishes_what_runs_settles_and_is_released() {
     let mut driver = Driver::assigned(settings());
@@ -85,7 +85,7 @@ fn a_result_of_an_earlier_assignment_does_not_count_for_the_next() {
     assert_eq!(driver.settled_next(), Some(1));
 }
 
-/// PEERS 2.3: a stale entry swallowed the fresh delivery, and consumption stalled.
+/// Others' 3 (docs/TESTING.md): a stale entry swallowed the fresh delivery, and consumption stalled.
 #[test]
 fn what_was_in_flight_in_an_earlier_assignment_is_handled_when_it_is_delivered_again() {
     let mut driver = Driver::assigned(settings());

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::driver::*;
 
-/// PEERS 2.17 and the mutant "commit highest instead of contiguous".
+/// Others' 17 (docs/TESTING.md) and the mutant "commit highest instead of contiguous".
 #[test]
 fn only_what_is_contiguous_is_settled() {
     let mut driver = Driver::assigned(settings());
@@ -58,7 +58,7 @@ fn every_second_done(settings: Settings) -> Driver {
     driver
 }
 
-/// PEERS 2.5: consumption stopped when the map was larger than 4,096 bytes.
+/// Others' 5 (docs/TESTING.md): consumption stopped when the map was larger than 4,096 bytes.
 #[test]
 fn what_does_not_fit_in_the_metadata_goes_to_the_side_store_and_comes_back() {
     let small = Settings { metadata_bytes_max: 100, side_store: true, ..settings() };

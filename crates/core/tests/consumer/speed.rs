@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::driver::{assignment, partition};
 
-/// PEERS 2.6 and the measurement (e), without I/O: what is held does not grow with what goes past a blocked key.
+/// Others' 6 (docs/TESTING.md) and the measurement (e), without I/O: what is held does not grow with what goes past a blocked key.
 #[test]
 fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_others_flow() {
     let messages = if cfg!(debug_assertions) { 100_000 } else { 2_000_000i64 };

@@ -13,7 +13,7 @@ fn stuck(driver: &mut Driver) -> WaitsFor {
     found.unwrap_or_else(|| panic!("nothing is stuck: {:?}", driver.reports))
 }
 
-/// PEERS 2.8: a silent stall, heartbeats healthy.
+/// Others' 8 (docs/TESTING.md): a silent stall, heartbeats healthy.
 #[test]
 fn a_partition_without_progress_is_reported_with_what_it_waits_for() {
     let mut driver = Driver::assigned(settings());
@@ -69,7 +69,7 @@ fn a_partition_that_goes_on_or_has_nothing_to_do_is_not_reported() {
     assert!(driver.reports.is_empty(), "{:?}", driver.reports);
 }
 
-/// PEERS 2.8, the engine's part: partitions that stay assigned, and are no longer read.
+/// Others' 8 (docs/TESTING.md), the engine's part: partitions that stay assigned, and are no longer read.
 #[test]
 fn an_engine_that_delivers_nothing_though_it_has_more_is_urged_to() {
     let mut driver = Driver::assigned(settings());

@@ -164,3 +164,55 @@ fn documents_name_only_settings_that_exist() {
     }
     assert_none("not in docs/SETTINGS.md", dead);
 }
+
+/// Things that happened to others, of which the table says what holds here.
+const OTHERS: usize = 25;
+
+/// The names that stand behind the word `fn` of tests in a source file: with an attribute that makes them tests, or among the cases of a
+/// suite.
+fn tests_of(path: &str) -> BTreeSet<String> {
+    let text = read(Path::new(path));
+    let is_suite = path.contains("/src/conformance/");
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_test = |at: usize| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
+        is_suite || above.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    };
+    let function = |line: &str| {
+        let (_, rest) = line.split_once("fn ")?;
+        rest.split(['(', '<']).next().map(str::to_owned)
+    };
+    let tests = lines.iter().enumerate().filter(|(at, _)| is_test(*at));
+    tests.filter_map(|(_, line)| function(line)).collect()
+}
+
+#[test]
+fn what_happened_to_others_is_held_by_tests_that_exist() {
+    let text = read(Path::new("docs/TESTING.md"));
+    let (_, section) = text.split_once("\n## What happened to others\n").expect("the section is there");
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let mut wrong = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        let number = at + 1;
+        if !row.starts_with(&format!("| {number} |")) {
+            wrong.push(format!("row {number} has another number: {row}"));
+        }
+        let (mut file, mut named) = (None, 0);
+        for span in row.split('`').skip(1).step_by(2) {
+            if span.ends_with(".rs") {
+                file = Some((span, tests_of(span)));
+                continue;
+            }
+            match &file {
+                Some((_, tests)) if tests.contains(span) => named += 1,
+                Some((path, _)) => wrong.push(format!("{number}: {path} has no test {span}")),
+                None => wrong.push(format!("{number}: {span} stands behind no file")),
+            }
+        }
+        if named == 0 && !row.contains("| not yet: ") {
+            wrong.push(format!("{number} names no test and does not say why"));
+        }
+    }
+    assert_none("see docs/TESTING.md", wrong);
+    assert_eq!(rows.len(), OTHERS, "rows");
+}
