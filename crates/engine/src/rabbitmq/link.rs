@@ -80,17 +80,41 @@ pub(super) fn name(text: &str) -> Result<ShortString, EngineError> {
         .map_err(|_| EngineError::Caller(format!("the name {text:?} is longer than AMQP's 255 bytes")))
 }
 
+/// What RabbitMQ says, also as `NOT_FOUND`, of a queue that is there and does not serve yet: its node is starting or away.
+const NOT_SERVING: &str = "is down or inaccessible";
+
 /// Whose fault a failed request is.
 pub(super) fn engine_error(doing: &str, error: &lapin::Error) -> EngineError {
     let text = format!("{doing}: {error}");
     let refused = match error.kind() {
-        ErrorKind::ProtocolError(error) => matches!(
-            error.kind(),
-            AMQPErrorKind::Soft(
-                AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND | AMQPSoftError::PRECONDITIONFAILED
-            )
-        ),
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => !error.get_message().as_str().ends_with(NOT_SERVING),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED | AMQPSoftError::PRECONDITIONFAILED) => true,
+            _ => false,
+        },
         _ => false,
     };
     if refused { EngineError::Caller(text) } else { EngineError::Unavailable(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::AMQPError;
+
+    use super::*;
+
+    fn refused(soft: AMQPSoftError, text: &str) -> EngineError {
+        let error = AMQPError::new(AMQPErrorKind::Soft(soft), ShortString::from(text));
+        engine_error("asking", &ErrorKind::ProtocolError(error).into())
+    }
+
+    #[test]
+    fn a_queue_whose_node_is_starting_is_away_and_not_absent() {
+        let starting = "NOT_FOUND - home node 'rabbit@host' of durable queue 'orders.partitions' in vhost '/' is down or inaccessible";
+        assert!(matches!(refused(AMQPSoftError::NOTFOUND, starting), EngineError::Unavailable(_)));
+        let absent = "NOT_FOUND - no queue 'orders.partitions' in vhost '/'";
+        assert!(matches!(refused(AMQPSoftError::NOTFOUND, absent), EngineError::Caller(_)));
+        let forbidden = "ACCESS_REFUSED - access to queue 'orders' in vhost '/' refused for user 'guest'";
+        assert!(matches!(refused(AMQPSoftError::ACCESSREFUSED, forbidden), EngineError::Caller(_)));
+    }
 }

@@ -81,8 +81,13 @@ pub(super) async fn partitions(connection: &Connection, topic: &str) -> Result<u
             });
         }
     }
-    // Without a first message its creation was not finished.
-    first(connection, topic, FIRST_WAIT).await?.ok_or_else(absent)
+    // It is there. A node that has just started may need longer than this to read it; or its creation was cut off.
+    first(connection, topic, FIRST_WAIT).await?.ok_or_else(|| {
+        let waited = FIRST_WAIT.as_secs();
+        EngineError::Unavailable(format!(
+            "the stream {topic}.partitions has delivered nothing for {waited} s; if the topic's creation was cut off, create it again"
+        ))
+    })
 }
 
 /// The number in the first message.
