@@ -1,6 +1,7 @@
 //! Where effects are written: two rows for each message, so that half an effect can be told from a whole one.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton::MessageId;
@@ -10,6 +11,7 @@ use baton_guard::{
 };
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use mysql_async::prelude::Queryable;
+use tokio_postgres::types::ToSql;
 
 use crate::order::{GROUP, Order};
 use crate::places::CrashError;
@@ -20,28 +22,45 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 const POSTGRES_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS effects (position bigserial PRIMARY KEY, message_key text NOT NULL, number bigint NOT NULL,
-  amount bigint NOT NULL, member text NOT NULL);
+  amount bigint NOT NULL, member text NOT NULL, call_name text NOT NULL, place text NOT NULL, epoch bigint NOT NULL);
 CREATE TABLE IF NOT EXISTS totals (message_key text PRIMARY KEY, messages bigint NOT NULL, amount bigint NOT NULL)";
 const SQLITE_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS effects (position INTEGER PRIMARY KEY AUTOINCREMENT, message_key TEXT NOT NULL, number INTEGER NOT NULL,
-  amount INTEGER NOT NULL, member TEXT NOT NULL);
+  amount INTEGER NOT NULL, member TEXT NOT NULL, call_name TEXT NOT NULL, place TEXT NOT NULL, epoch INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS totals (message_key TEXT PRIMARY KEY, messages INTEGER NOT NULL, amount INTEGER NOT NULL)";
 const MARIADB_TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS effects (position BIGINT AUTO_INCREMENT PRIMARY KEY, message_key VARCHAR(200) NOT NULL,
-       number BIGINT NOT NULL, amount BIGINT NOT NULL, member VARCHAR(200) NOT NULL) ENGINE = InnoDB",
+       number BIGINT NOT NULL, amount BIGINT NOT NULL, member VARCHAR(200) NOT NULL, call_name VARCHAR(200) NOT NULL,
+       place VARCHAR(200) NOT NULL, epoch BIGINT NOT NULL) ENGINE = InnoDB",
     "CREATE TABLE IF NOT EXISTS totals (message_key VARCHAR(200) PRIMARY KEY, messages BIGINT NOT NULL,
        amount BIGINT NOT NULL) ENGINE = InnoDB",
 ];
 
-const POSTGRES_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member) VALUES ($1, $2, $3, $4)";
+const POSTGRES_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member, call_name, place, epoch) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const POSTGRES_TOTAL: &str = "INSERT INTO totals VALUES ($1, 1, $2) ON CONFLICT (message_key) DO UPDATE \
     SET messages = totals.messages + 1, amount = totals.amount + excluded.amount";
-const SQLITE_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member) VALUES (?1, ?2, ?3, ?4)";
+const SQLITE_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member, call_name, place, epoch) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const SQLITE_TOTAL: &str = "INSERT INTO totals VALUES (?1, 1, ?2) ON CONFLICT (message_key) DO UPDATE \
     SET messages = totals.messages + 1, amount = totals.amount + excluded.amount";
-const MARIADB_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member) VALUES (?, ?, ?, ?)";
+const MARIADB_EFFECT: &str = "INSERT INTO effects (message_key, number, amount, member, call_name, place, epoch) \
+    VALUES (?, ?, ?, ?, ?, ?, ?)";
 const MARIADB_TOTAL: &str = "INSERT INTO totals VALUES (?, 1, ?) ON DUPLICATE KEY UPDATE \
     messages = messages + 1, amount = amount + VALUES(amount)";
+
+/// Who writes an effect, and on whose behalf.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The consumer.
+    pub member: Arc<str>,
+    /// This call of its handler; no other has this name.
+    pub name: String,
+    /// The partition that the message came from.
+    pub place: String,
+    /// The fence under which the consumer has it; 0 if there is none.
+    pub epoch: u64,
+}
 
 /// The database of a run.
 #[derive(Clone)]
@@ -57,18 +76,16 @@ pub enum Store {
 /// An open transaction in which an order has its effect.
 pub trait Apply: Send + Sync {
     /// Writes both rows of the effect, and takes its time between them.
-    fn write(
-        &self,
-        order: &Order,
-        member: &str,
-        pause: Duration,
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn write(&self, order: &Order, by: &Call, pause: Duration)
+    -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
 impl Apply for PostgresEffect {
-    async fn write(&self, order: &Order, member: &str, pause: Duration) -> Result<(), HandlerError> {
+    async fn write(&self, order: &Order, by: &Call, pause: Duration) -> Result<(), HandlerError> {
         let (number, amount) = (signed(order.number), signed(order.amount));
-        self.execute(POSTGRES_EFFECT, &[&order.key, &number, &amount, &member]).await?;
+        let (member, epoch) = (&*by.member, signed(by.epoch));
+        let row: &[&(dyn ToSql + Sync)] = &[&order.key, &number, &amount, &member, &by.name, &by.place, &epoch];
+        self.execute(POSTGRES_EFFECT, row).await?;
         tokio::time::sleep(pause).await;
         self.execute(POSTGRES_TOTAL, &[&order.key, &amount]).await?;
         Ok(())
@@ -76,9 +93,11 @@ impl Apply for PostgresEffect {
 }
 
 impl Apply for SqliteEffect {
-    async fn write(&self, order: &Order, member: &str, pause: Duration) -> Result<(), HandlerError> {
+    async fn write(&self, order: &Order, by: &Call, pause: Duration) -> Result<(), HandlerError> {
         let (key, number, amount) = (order.key.clone(), signed(order.number), signed(order.amount));
-        self.execute(SQLITE_EFFECT, (key.clone(), number, amount, member.to_owned())).await?;
+        let by = by.clone();
+        let row = (key.clone(), number, amount, by.member.to_string(), by.name, by.place, signed(by.epoch));
+        self.execute(SQLITE_EFFECT, row).await?;
         tokio::time::sleep(pause).await;
         self.execute(SQLITE_TOTAL, (key, amount)).await?;
         Ok(())
@@ -86,9 +105,10 @@ impl Apply for SqliteEffect {
 }
 
 impl Apply for MysqlEffect {
-    async fn write(&self, order: &Order, member: &str, pause: Duration) -> Result<(), HandlerError> {
+    async fn write(&self, order: &Order, by: &Call, pause: Duration) -> Result<(), HandlerError> {
         let (key, number, amount) = (order.key.as_str(), signed(order.number), signed(order.amount));
-        self.execute(MARIADB_EFFECT, (key, number, amount, member)).await?;
+        let row = (key, number, amount, &*by.member, by.name.as_str(), by.place.as_str(), signed(by.epoch));
+        self.execute(MARIADB_EFFECT, row).await?;
         tokio::time::sleep(pause).await;
         self.execute(MARIADB_TOTAL, (key, amount)).await?;
         Ok(())
@@ -153,16 +173,14 @@ impl Store {
         &self,
         id: MessageId,
         order: &Order,
-        member: &str,
+        by: &Call,
         pause: Duration,
         refused: impl FnOnce() -> Result<(), HandlerError> + Send,
     ) -> Result<(), HandlerError> {
         match self {
-            Self::Sqlite(sqlite) => alone(&Conditional::sqlite(sqlite), id, order, member, pause, refused).await,
-            Self::Postgres(pool) => {
-                alone(&Conditional::postgres(pool.clone()), id, order, member, pause, refused).await
-            }
-            Self::Mariadb(pool) => alone(&Conditional::mysql(pool.clone()), id, order, member, pause, refused).await,
+            Self::Sqlite(sqlite) => alone(&Conditional::sqlite(sqlite), id, order, by, pause, refused).await,
+            Self::Postgres(pool) => alone(&Conditional::postgres(pool.clone()), id, order, by, pause, refused).await,
+            Self::Mariadb(pool) => alone(&Conditional::mysql(pool.clone()), id, order, by, pause, refused).await,
         }
     }
 }
@@ -171,7 +189,7 @@ async fn alone<G: Guard>(
     guard: &G,
     id: MessageId,
     order: &Order,
-    member: &str,
+    by: &Call,
     pause: Duration,
     refused: impl FnOnce() -> Result<(), HandlerError> + Send,
 ) -> Result<(), HandlerError>
@@ -183,7 +201,7 @@ where
     let applied = apply(guard, &identity, |effect| {
         let verdict = &mut verdict;
         async move {
-            let written = effect.write(order, member, pause).await.and_then(|()| refused());
+            let written = effect.write(order, by, pause).await.and_then(|()| refused());
             written.map_err(|error| {
                 *verdict = Some(error);
                 std::io::Error::other("the handler failed")

@@ -2,20 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::clock::now_ms;
 use crate::history::{History, Line};
-use crate::kinds::{EngineKind, GuardKind, name};
+use crate::kinds::{CLAIM_LEASE, EngineKind, GuardKind, name};
 use crate::network::Network;
 use crate::places::{CrashError, Places};
-use crate::plan::{CONSUMERS, Disturbance, Kill, Round};
+use crate::plan::{CONSUMERS, Disturbance, Kill, Pause, Round, Way};
 use crate::processes::Process;
 use crate::servers::{Server, wait_until_listening};
+use crate::watch::Watch;
 
 /// Handlers that each consumer runs at once.
 const CONCURRENCY: u32 = 16;
-/// Until the first consumer is a member of the group.
-const READY_WAIT: Duration = Duration::from_secs(60);
+/// Until a process has begun, or a consumer is a member of the group.
+const READY_WAIT: Duration = Duration::from_secs(120);
 const READY_POLL: Duration = Duration::from_millis(20);
 /// A producer that is told to end waits for its last sends, which have a deadline of their own.
 const PRODUCER_STOP_WAIT: Duration = Duration::from_secs(90);
@@ -52,7 +55,8 @@ pub(crate) struct Cast {
     consumers: [Option<Process>; CONSUMERS],
     producer: Option<Process>,
     undertaker: Option<Process>,
-    history: History,
+    history: Arc<History>,
+    _watch: Watch,
     lives: u32,
     pub kills: u32,
 }
@@ -66,8 +70,9 @@ impl Cast {
         addresses: Addresses,
         (broker, network): (Broker, Network),
     ) -> Result<Self, CrashError> {
-        let history = History::create(folder, "driver")?;
-        history.add(&Line::Guard { name: &name(guard), concurrency: CONCURRENCY })?;
+        let history = Arc::new(History::create(folder, "driver")?);
+        let lease_ms = u64::try_from(CLAIM_LEASE.as_millis()).unwrap_or(u64::MAX);
+        history.add(&Line::Guard { name: &name(guard), lease_ms })?;
         Ok(Self {
             places: places.clone(),
             folder: folder.to_owned(),
@@ -79,6 +84,7 @@ impl Cast {
             consumers: [const { None }; CONSUMERS],
             producer: None,
             undertaker: None,
+            _watch: Watch::start(Arc::clone(&history)),
             history,
             lives: 0,
             kills: 0,
@@ -112,7 +118,10 @@ impl Cast {
 
     /// A round of the plan.
     pub(crate) fn play(&mut self, round: &Round) -> Result<(), CrashError> {
-        let Round { peace_ms, network, resize, kill, kill_producer, engine_death_ms, death_ms } = round;
+        let Round { pause, peace_ms, network, resize, kill, kill_producer, engine_death_ms, death_ms } = round;
+        if let Some(pause) = pause {
+            self.pause(*pause)?;
+        }
         std::thread::sleep(Duration::from_millis(*peace_ms));
         self.everybody_lives()?;
         if let Some(disturbance) = network {
@@ -125,7 +134,7 @@ impl Cast {
         let producer_dies = *kill_producer && self.producer.is_some();
         if let Some(producer) = self.producer.take_if(|_| producer_dies) {
             producer.kill()?;
-            self.fault("producer killed", false)?;
+            self.fault("producer killed", now_ms(), false)?;
         }
         // With the broker in its process, the death of all includes the service.
         let service_dies = *kill == Kill::All && matches!(self.broker, Broker::Service { .. });
@@ -175,8 +184,20 @@ impl Cast {
         self.consumers.iter_mut().map(Option::as_mut).chain(others).flatten().try_for_each(Process::check)
     }
 
-    fn fault(&self, what: &str, weakens_claims: bool) -> Result<(), CrashError> {
-        self.history.add(&Line::Fault { what, weakens_claims })
+    /// Notes what was done since `from_ms`, and whether it may have hidden from a handler that its effect was committed.
+    fn fault(&self, what: &str, from_ms: u64, hides_commits: bool) -> Result<(), CrashError> {
+        self.history.add(&Line::Fault { what, hides_commits, from_ms, to_ms: now_ms() })
+    }
+
+    /// A consumer stands still, and then goes on.
+    fn pause(&mut self, pause: Pause) -> Result<(), CrashError> {
+        let Some(consumer) = &self.consumers[pause.place] else { return Ok(()) };
+        let from_ms = now_ms();
+        consumer.pause()?;
+        std::thread::sleep(Duration::from_millis(pause.lasts_ms));
+        consumer.go_on()?;
+        self.history.add(&Line::Paused { member: consumer.name(), from_ms, to_ms: now_ms() })?;
+        self.everybody_lives()
     }
 
     fn kill(&mut self, kill: Kill) -> Result<Vec<usize>, CrashError> {
@@ -199,11 +220,12 @@ impl Cast {
 
     /// The one in the last place leaves, or comes.
     fn resize(&mut self) -> Result<(), CrashError> {
+        let from_ms = now_ms();
         if self.stop_consumer(CONSUMERS - 1)? {
-            return self.fault("consumer left", false);
+            return self.fault("consumer left", from_ms, false);
         }
         self.start_consumer(CONSUMERS - 1)?;
-        self.fault("consumer came", false)
+        self.fault("consumer came", from_ms, false)
     }
 
     /// Says whether there was one. One that has only just been started is waited for: it knows nothing of signals yet.
@@ -221,28 +243,35 @@ impl Cast {
     fn kill_engine(&mut self, death: Duration) -> Result<(), CrashError> {
         match &mut self.broker {
             Broker::Server(server) => {
-                server.kill()?;
+                let from_ms = now_ms();
+                // A node of RabbitMQ 3.10 that was killed does not always bring each of its quorum queues back.
+                let in_order = server.is_rabbitmq();
+                if in_order {
+                    server.stop()?
+                } else {
+                    server.kill()?
+                }
                 std::thread::sleep(death);
                 server.up()?;
-                // Members whose sessions end meanwhile lose their partitions, and cut their handlers off.
-                self.fault("engine killed", true)
+                self.fault(if in_order { "engine stopped" } else { "engine killed" }, from_ms, false)
             }
             Broker::Service { process, .. } => {
+                let from_ms = now_ms();
                 if let Some(service) = process.take() {
                     self.note_kill(service.name())?;
                     service.kill()?;
                 }
                 std::thread::sleep(death);
                 self.start_service()?;
-                self.fault("service killed with its broker", true)
+                self.fault("service killed with its broker", from_ms, false)
             }
         }
     }
 
     fn disturb(&self, disturbance: Disturbance) -> Result<(), CrashError> {
+        let from_ms = now_ms();
         match self.network.disturb(disturbance) {
-            // Who cannot reach the database does not know what became of his effect; who cannot reach the engine loses his partitions.
-            Some(what) => self.fault(&what, true),
+            Some(what) => self.fault(&what, from_ms, disturbance.way == Way::ToDatabase),
             None => Ok(()),
         }
     }
@@ -265,7 +294,7 @@ impl Cast {
         let Broker::Service { port, .. } = self.broker else { return Ok(()) };
         let mut command = self.command("service", &name);
         command.arg("--data").arg(data).args(["--listen", &format!("127.0.0.1:{port}")]);
-        let mut started = Process::start(&name, command, &self.folder)?;
+        let mut started = Process::start(&name, &command, &self.places, &self.folder)?;
         wait_until_listening(&mut started, port)?;
         self.broker = Broker::Service { port, process: Some(started) };
         // Topics and tables are there when it says so.
@@ -279,7 +308,7 @@ impl Cast {
     }
 
     fn child(&self, subcommand: &str, name: &str) -> Result<Process, CrashError> {
-        Process::start(name, self.command(subcommand, name), &self.folder)
+        Process::start(name, &self.command(subcommand, name), &self.places, &self.folder)
     }
 
     fn command(&self, subcommand: &str, process: &str) -> Command {
@@ -323,10 +352,11 @@ impl Broker {
     }
 }
 
-/// The beginning of the engine's address.
-pub(crate) fn scheme(engine: EngineKind) -> &'static str {
+/// The engine's address.
+pub(crate) fn address(engine: EngineKind, port: u16) -> String {
     match engine {
-        EngineKind::Rabbitmq => "amqp://guest:guest@",
-        EngineKind::Embedded | EngineKind::Service | EngineKind::Kafka => "kafka://",
+        // As quick to miss somebody as the others.
+        EngineKind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat=2"),
+        EngineKind::Embedded | EngineKind::Service | EngineKind::Kafka => format!("kafka://127.0.0.1:{port}"),
     }
 }

@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::CrashError;
 
+/// In place of a member, in [`Line::Paused`].
+pub(crate) const EVERYBODY: &str = "everybody";
+
 /// An object of the history.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -19,10 +22,13 @@ pub enum Line<'a> {
     Receipt { key: &'a str, number: u64 },
     Refused { key: &'a str, number: u64, stored: &'static str, error: String },
     Killed { member: &'a str },
-    Fault { what: &'a str, weakens_claims: bool },
+    Paused { member: &'a str, from_ms: u64, to_ms: u64 },
+    Fault { what: &'a str, hides_commits: bool, from_ms: u64, to_ms: u64 },
+    Owner { member: &'a str, partition: &'a str, epoch: u64, at_ms: u64 },
+    Ended { call: &'a str, how: &'static str, asked_ms: u64, at_ms: u64 },
     Dead { key: &'a str, number: u64 },
     Lag { r#where: &'a str, behind: u64 },
-    Guard { name: &'a str, concurrency: u32 },
+    Guard { name: &'a str, lease_ms: u64 },
 }
 
 /// A file of the history. Each line is one write of the operating system, so what was added outlives a kill of the process.

@@ -1,6 +1,11 @@
 //! What a run is made of.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
+
+/// How long a message waits whose consumer died with a claim on it.
+pub const CLAIM_LEASE: Duration = Duration::from_secs(4);
 
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

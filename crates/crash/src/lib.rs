@@ -4,6 +4,7 @@
 //! service does. It kills them at random times, and has `check_effects.py`, which shares no code with the library, judge what
 //! the database holds against what the producers wrote down.
 
+mod clock;
 mod database;
 mod faults;
 mod history;
@@ -15,10 +16,12 @@ mod plan;
 mod processes;
 mod run;
 mod servers;
+mod watch;
 
-pub use database::{Apply, Store};
+pub use clock::now_ms;
+pub use database::{Apply, Call, Store};
 pub use history::{History, Line};
-pub use kinds::{DatabaseKind, EngineKind, GuardKind};
+pub use kinds::{CLAIM_LEASE, DatabaseKind, EngineKind, GuardKind};
 pub use order::{DEAD_LETTERS, GROUP, Order, PARTITIONS, TOPIC, UNDERTAKER};
 pub use places::{CrashError, Places};
 pub use run::{CrashReport, Options, check, run};

@@ -7,7 +7,14 @@ pub(crate) const CONSUMERS: usize = 3;
 
 /// A round begins with a while of peace. The shortest kills while the group still shares out its partitions after the last
 /// kill; the longest lets a killed member's session end.
-const PEACE_MS: (u64, u64) = (100, 5_000);
+const PEACE_MS: (u64, u64) = (100, 1_200);
+const PEACE_LONG_MS: (u64, u64) = (1_200, 4_000);
+const PEACE_LONG_PERCENT: u64 = 50;
+/// How long a consumer stands still: just longer than its session, so that it goes on while others are catching up with what it has
+/// begun; or longer than a claim's lease as well.
+const PAUSE_MS: (u64, u64) = (2_000, 3_500);
+const PAUSE_LONG_MS: (u64, u64) = (5_000, 9_000);
+const PAUSE_LONG_PERCENT: u64 = 40;
 /// How long the killed stay dead.
 const DEATH_MS: (u64, u64) = (0, 1_500);
 /// How long the network is disturbed, mostly; and so long that sessions end and clients give up waiting.
@@ -21,12 +28,14 @@ const ENGINE_DEATH_MS: (u64, u64) = (0, 2_000);
 const ALL_PERCENT: u64 = 20;
 const PRODUCER_PERCENT: u64 = 25;
 const RESIZE_PERCENT: u64 = 20;
-const ENGINE_PERCENT: u64 = 12;
 const NETWORK_PERCENT: u64 = 40;
+const PAUSE_PERCENT: u64 = 25;
 
 /// A round: what happens, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Round {
+    /// A consumer that stands still, before anything else happens.
+    pub pause: Option<Pause>,
     pub peace_ms: u64,
     /// A disturbance of the network that ends before the kill.
     pub network: Option<Disturbance>,
@@ -35,10 +44,17 @@ pub(crate) struct Round {
     /// Who is killed: a place, or all of them. There is somebody in each of these places.
     pub kill: Kill,
     pub kill_producer: bool,
-    /// How long the engine is dead, if it is killed.
+    /// How long the engine is dead, if it is killed or stopped.
     pub engine_death_ms: Option<u64>,
     /// How long the consumers are dead.
     pub death_ms: u64,
+}
+
+/// Who stands still, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pause {
+    pub place: usize,
+    pub lasts_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +97,8 @@ const ALL_HOWS: [How; 5] = [How::Delay, How::Stall, How::Cut, How::LostAnswers, 
 /// What a plan may do beside kills of consumers and producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scope {
-    pub engine: bool,
+    /// In how many of a hundred rounds the engine is killed or stopped.
+    pub engine_percent: u64,
     pub network: bool,
     /// Whether the database is reached over the network.
     pub remote_database: bool,
@@ -100,14 +117,25 @@ impl Plan {
         Self { random: Random::new(seed), scope, last_place_taken: false }
     }
 
+    fn places(&self) -> usize {
+        if self.last_place_taken { CONSUMERS } else { CONSUMERS - 1 }
+    }
+
     pub(crate) fn next_round(&mut self) -> Round {
+        let places_before = self.places();
         // All numbers are drawn in every round, so that a narrower scope leaves the others as they are.
         let random = &mut self.random;
-        let (peace_ms, death_ms) = (random.between(PEACE_MS.0, PEACE_MS.1), random.between(DEATH_MS.0, DEATH_MS.1));
+        let (short_ms, long_ms) =
+            (random.between(PEACE_MS.0, PEACE_MS.1), random.between(PEACE_LONG_MS.0, PEACE_LONG_MS.1));
+        let peace_ms = if random.percent(PEACE_LONG_PERCENT) { long_ms } else { short_ms };
+        let death_ms = random.between(DEATH_MS.0, DEATH_MS.1);
+        let (paused, paused_long) = (random.percent(PAUSE_PERCENT), random.percent(PAUSE_LONG_PERCENT));
+        let (from_ms, to_ms) = if paused_long { PAUSE_LONG_MS } else { PAUSE_MS };
+        let (pause_ms, whom_paused) = (random.between(from_ms, to_ms), random.next_u64());
         let (all, resize) = (random.percent(ALL_PERCENT), random.percent(RESIZE_PERCENT));
         let kill_producer = random.percent(PRODUCER_PERCENT);
         let (engine, engine_ms) =
-            (random.percent(ENGINE_PERCENT), random.between(ENGINE_DEATH_MS.0, ENGINE_DEATH_MS.1));
+            (random.percent(self.scope.engine_percent), random.between(ENGINE_DEATH_MS.0, ENGINE_DEATH_MS.1));
         let (network, to_engine) = (random.percent(NETWORK_PERCENT), random.percent(70));
         let how = ALL_HOWS[random.index(ALL_HOWS.len())];
         let (short_ms, long_ms) =
@@ -115,15 +143,16 @@ impl Plan {
         let lasts_ms = if random.percent(DISTURBED_LONG_PERCENT) { long_ms } else { short_ms };
         let whom = random.next_u64();
         self.last_place_taken ^= resize;
-        let places = if self.last_place_taken { CONSUMERS } else { CONSUMERS - 1 };
+        let places = self.places();
         let way = if to_engine || !self.scope.remote_database { Way::ToEngine } else { Way::ToDatabase };
         Round {
+            pause: paused.then_some(Pause { place: (whom_paused % places_before as u64) as usize, lasts_ms: pause_ms }),
             peace_ms,
             network: (network && self.scope.network).then_some(Disturbance { way, how, lasts_ms }),
             resize,
             kill: if all { Kill::All } else { Kill::One((whom % places as u64) as usize) },
             kill_producer,
-            engine_death_ms: (engine && self.scope.engine).then_some(engine_ms),
+            engine_death_ms: engine.then_some(engine_ms),
             death_ms,
         }
     }
@@ -133,7 +162,7 @@ impl Plan {
 mod tests {
     use super::*;
 
-    const ALL: Scope = Scope { engine: true, network: true, remote_database: true };
+    const ALL: Scope = Scope { engine_percent: 12, network: true, remote_database: true };
 
     fn rounds(seed: u64, scope: Scope) -> Vec<Round> {
         let mut plan = Plan::new(seed, scope);
@@ -148,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_narrower_scope_changes_nothing_else() {
-        let narrow = Scope { engine: false, network: false, remote_database: false };
+        let narrow = Scope { engine_percent: 0, network: false, remote_database: false };
         let bare = |round: &Round| Round { network: None, engine_death_ms: None, ..round.clone() };
         assert_eq!(rounds(7, narrow), rounds(7, ALL).iter().map(bare).collect::<Vec<_>>());
     }
@@ -157,9 +186,11 @@ mod tests {
     fn every_kind_of_fault_comes_and_only_who_is_there_is_killed() {
         let (rounds, mut taken) = (rounds(3, ALL), false);
         for round in &rounds {
+            let places = |taken: bool| if taken { CONSUMERS } else { CONSUMERS - 1 };
+            assert!(round.pause.is_none_or(|pause| pause.place < places(taken)), "{round:?}");
             taken ^= round.resize;
             if let Kill::One(place) = round.kill {
-                assert!(place < if taken { CONSUMERS } else { CONSUMERS - 1 }, "{round:?}");
+                assert!(place < places(taken), "{round:?}");
             }
         }
         for how in ALL_HOWS {
@@ -169,6 +200,7 @@ mod tests {
             }
         }
         assert!(rounds.iter().any(|round| round.kill == Kill::All));
+        assert!(rounds.iter().any(|round| round.pause.is_some()));
         assert!(rounds.iter().any(|round| round.kill_producer) && rounds.iter().any(|round| !round.kill_producer));
         assert!(rounds.iter().any(|round| round.engine_death_ms.is_some()));
     }

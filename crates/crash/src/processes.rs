@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::places::CrashError;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::places::{CrashError, Places};
 use crate::servers::output_of;
 
 /// Lines of its output that the message about a failure quotes.
@@ -19,11 +21,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it; what it prints goes to `name.log` in the folder.
-    pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self, CrashError> {
+    /// Starts it, to end with this process; what it prints goes to `name.log` in the folder.
+    pub(crate) fn start(name: &str, command: &Command, places: &Places, folder: &Path) -> Result<Self, CrashError> {
+        let mut held = Command::new(&places.effects);
+        held.args(["held", "--driver", &std::process::id().to_string(), "--"]);
+        held.arg(command.get_program()).args(command.get_args());
         let output = output_of(name, folder)?;
         let errors = output.try_clone().map_err(CrashError::io("the output of a process"))?;
-        let spawned = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let spawned = held.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         let child = spawned.map_err(CrashError::io(format!("starting {name}")))?;
         Ok(Self { name: name.to_owned(), child, output: folder.join(format!("{name}.log")) })
     }
@@ -51,11 +56,24 @@ impl Process {
     /// Asks it to end, and fails if it does not in this time, or says that it failed.
     pub(crate) fn stop(mut self, wait: Duration) -> Result<(), CrashError> {
         self.check()?;
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            let asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            asked.map_err(|error| self.failed(&error.to_string()))?;
-        }
+        self.signal(Signal::TERM)?;
         self.finish(wait)
+    }
+
+    /// Makes it stand still: it keeps its connections, and says nothing any more.
+    pub(crate) fn pause(&self) -> Result<(), CrashError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Makes it go on as if no time had passed.
+    pub(crate) fn go_on(&self) -> Result<(), CrashError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), CrashError> {
+        // A process id is positive and fits.
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        kill_process(pid, signal).map_err(|error| self.failed(&error.to_string()))
     }
 
     /// Waits until it ends by itself.

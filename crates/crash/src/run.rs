@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::faults::{Addresses, Broker, Cast, scheme};
+use crate::faults::{Addresses, Broker, Cast, address};
 use crate::history::Line;
 use crate::kinds::{DatabaseKind, EngineKind, GuardKind, name};
 use crate::network::Network;
@@ -18,12 +18,15 @@ use crate::places::{CrashError, Places};
 use crate::plan::{Plan, Scope};
 use crate::servers::{Program, Server, free_port};
 
-/// After the last send everything must have been handled within this time.
-const DRAIN_WAIT: Duration = Duration::from_secs(120);
+/// In how many of a hundred rounds the engine is killed, or stopped where that takes longer than everything else.
+const ENGINE_PERCENT: u64 = 6;
+const ENGINE_IN_ORDER_PERCENT: u64 = 3;
+/// After the last send what is behind must become less within this time, again and again, until nothing is.
+const DRAIN_WAIT: Duration = Duration::from_secs(90);
 const DRAIN_POLL: Duration = Duration::from_millis(200);
 /// How long the engine may take to answer a question.
 const ASK_WAIT: Duration = Duration::from_secs(10);
-/// Members that die are missed after three seconds instead of 45, or most rounds would pass without anybody taking over.
+/// Members that die are missed after two seconds instead of 45, or most rounds would pass without anybody taking over.
 const KAFKA_SETTINGS: &[&str] = &["group.min.session.timeout.ms=1000", "group.initial.rebalance.delay.ms=0"];
 
 /// What is to be run.
@@ -35,9 +38,9 @@ pub struct Options {
     pub guard: GuardKind,
     /// Where the effects are.
     pub database: DatabaseKind,
-    /// Rounds, with at least one kill each.
-    pub rounds: u32,
-    /// Goes on for so long, however many rounds that takes, and kills the engine and disturbs the network as well.
+    /// Goes on until so many consumers were killed.
+    pub kills: u32,
+    /// Goes on for so long, however many kills that takes, and kills the engine and disturbs the network as well.
     pub lasts: Option<Duration>,
     /// Fixes what is done, and when.
     pub seed: u64,
@@ -50,7 +53,7 @@ impl Options {
     pub fn replay(&self) -> String {
         let length = match self.lasts {
             Some(lasts) => format!("--minutes {}", lasts.as_secs() / 60),
-            None => format!("--rounds {}", self.rounds),
+            None => format!("--kills {}", self.kills),
         };
         let spared = if self.kill_engine { "" } else { " --spare-engine" };
         format!(
@@ -85,7 +88,7 @@ pub fn run(options: &Options, places: &Places, folder: &Path) -> Result<CrashRep
     std::fs::create_dir_all(folder).map_err(CrashError::io(folder.display().to_string()))?;
     let mut network = Network::new()?;
     let (broker, engine_port) = start_engine(options, places, folder, &mut network)?;
-    let engine = format!("{}127.0.0.1:{engine_port}", scheme(options.engine));
+    let engine = address(options.engine, engine_port);
     let database_server = start_database(options, places, folder)?;
     let database_port = database_server.as_ref().map(Server::port);
     let way = database_port.filter(|_| options.lasts.is_some()).map(|to| network.lead_to_database(to)).transpose()?;
@@ -135,9 +138,14 @@ pub fn check(places: &Places, folder: &Path, database: &str) -> Result<(bool, St
 fn play(options: &Options, cast: &mut Cast) -> Result<u32, CrashError> {
     let network = options.lasts.is_some();
     let remote_database = options.database != DatabaseKind::Sqlite;
-    let mut plan = Plan::new(options.seed, Scope { engine: options.kill_engine || network, network, remote_database });
+    let engine_percent = match options.engine {
+        _ if !options.kill_engine => 0,
+        EngineKind::Rabbitmq => ENGINE_IN_ORDER_PERCENT,
+        EngineKind::Embedded | EngineKind::Service | EngineKind::Kafka => ENGINE_PERCENT,
+    };
+    let mut plan = Plan::new(options.seed, Scope { engine_percent, network, remote_database });
     let (began, mut rounds) = (Instant::now(), 0);
-    while options.lasts.map_or(rounds < options.rounds, |lasts| began.elapsed() < lasts) {
+    while options.lasts.map_or(cast.kills < options.kills, |lasts| began.elapsed() < lasts) {
         cast.play(&plan.next_round())?;
         rounds += 1;
     }
@@ -191,15 +199,19 @@ fn database_address(kind: DatabaseKind, folder: &Path, port: Option<u16>) -> Str
 
 /// Waits until nothing is behind any more.
 fn drain(cast: &mut Cast) -> Result<(), CrashError> {
-    let deadline = Instant::now() + DRAIN_WAIT;
+    let (mut deadline, mut least) = (Instant::now() + DRAIN_WAIT, u64::MAX);
     loop {
         cast.everybody_lives()?;
         let behind: Vec<_> = lag(&cast.broker)?.into_iter().filter(|(_, behind)| *behind > 0).collect();
         if behind.is_empty() {
             return Ok(());
         }
+        let sum = behind.iter().map(|(_, behind)| behind).sum();
+        if sum < least {
+            (deadline, least) = (Instant::now() + DRAIN_WAIT, sum);
+        }
         if Instant::now() > deadline {
-            return Err(CrashError::Process(format!("left behind after {DRAIN_WAIT:?}: {behind:?}")));
+            return Err(CrashError::Process(format!("not less within {DRAIN_WAIT:?}: {behind:?}")));
         }
         std::thread::sleep(DRAIN_POLL);
     }

@@ -18,8 +18,10 @@ const PORTS: std::ops::Range<u16> = 25_000..26_000;
 const PORTS_OF_A_SERVER: u16 = 3;
 /// Engine, database, Redis, and a way to each of the first two.
 const SERVERS_OF_A_RUN: u16 = 5;
-/// Until a broker of ours listens.
-const START_WAIT: Duration = Duration::from_secs(60);
+/// Until a server serves; the heavier ones need minutes on a machine that has much else to do.
+const START_WAIT: Duration = Duration::from_secs(300);
+/// Until a broker has ended that was asked to.
+const STOP_WAIT: Duration = Duration::from_secs(120);
 const START_POLL: Duration = Duration::from_millis(5);
 const KAFKA_HEAP: &str = "384m";
 
@@ -91,6 +93,15 @@ impl Server {
         self.program == Program::Rabbitmq
     }
 
+    /// Ends it in an orderly way.
+    pub(crate) fn stop(&mut self) -> Result<(), CrashError> {
+        match (self.program, self.process.take()) {
+            (Program::Baton, Some(process)) => process.stop(STOP_WAIT),
+            (Program::Baton, None) => Ok(()),
+            _ => self.script("down", &[("STOP_WAIT", STOP_WAIT.as_secs().to_string())], &[]).map(drop),
+        }
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) -> Result<(), CrashError> {
         match (self.program, self.process.take()) {
@@ -132,6 +143,7 @@ impl Server {
         command
             .env(format!("{prefix}_OWNER"), std::process::id().to_string())
             .env(format!("{prefix}_DATA"), self.folder.join("data"))
+            .env(format!("{prefix}_WAIT"), START_WAIT.as_secs().to_string())
             .args(settings)
             .stdin(Stdio::null());
         for (key, value) in variables {
@@ -155,7 +167,7 @@ impl Server {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
-        let mut process = Process::start("baton-serve", command, &self.folder)?;
+        let mut process = Process::start("baton-serve", &command, &self.places, &self.folder)?;
         wait_until_listening(&mut process, self.port)?;
         self.process = Some(process);
         Ok(())

@@ -98,6 +98,8 @@ return held";
 /// | after it, before the effect | no | in progress | fresh, when the lease has ended |
 /// | **after the effect, before the commit** | **yes** | in progress | **fresh, when the lease has ended: the effect happens twice** |
 /// | after the commit | yes | done | done |
+/// | **the handler is cut off after the effect**: its partition is lost, its deadline passes | **yes** | given back | **fresh at once: the effect happens twice** |
+/// | **the handler fails after the effect**: the answer was lost | **yes** | given back | **fresh at once: the effect happens twice** |
 ///
 /// A handler that fails after half of its effect has the claim given back at once, and the half is there. A process that stands
 /// still for longer than the lease, and goes on then, does the effect while another may be doing it too: [`ClaimEffect::is_held`]

@@ -1,8 +1,9 @@
-//! The crash test in its short form (`effects run --rounds 300` is the long one), and the proof that the checker behind its verdict
+//! The crash test in its short form (`effects run --kills 300` is the long one), and the proof that the checker behind its verdict
 //! finds what it is there to find.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test program")]
 
 mod checker;
+mod driver;
 mod runs;
 
 use std::path::PathBuf;

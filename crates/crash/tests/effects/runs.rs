@@ -7,16 +7,14 @@ use baton_crash::{DatabaseKind, EngineKind, GuardKind, Options, run};
 use crate::places;
 
 /// Enough for kills of one and of all, and for a rebalance after each.
-const ROUNDS: u32 = 4;
+const KILLS: u32 = 6;
 
 static TURN: Mutex<()> = Mutex::new(());
 
 fn every_effect_happens_once(engine: EngineKind, guard: GuardKind, database: DatabaseKind) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-    // A node of RabbitMQ 3.10 that was killed does not always bring each of its quorum queues back.
-    let kill_engine = engine != EngineKind::Rabbitmq;
-    let options = Options { engine, guard, database, rounds: ROUNDS, lasts: None, seed, kill_engine };
+    let options = Options { engine, guard, database, kills: KILLS, lasts: None, seed, kill_engine: true };
     let folder = tempfile::tempdir().unwrap();
     let replay = options.replay();
     match run(&options, &places(), folder.path()) {

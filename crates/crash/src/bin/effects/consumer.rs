@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 
 use baton::consumer::{ConsumerError, Undecided};
 use baton::{Baton, ConsumerBuilder, DeadLetter, Handler, HandlerError, Received};
-use baton_crash::{Apply, CrashError, DEAD_LETTERS, GROUP, GuardKind, Order, Store, TOPIC};
+use baton_crash::{Apply, CLAIM_LEASE, CrashError, DEAD_LETTERS, GROUP, GuardKind, History, Order, Store, TOPIC};
 use baton_engine::EngineError;
 use baton_guard::{Claim, ClaimEffect, EffectOf, Frontier, Guard, Inbox, Redelivery};
 
+use crate::noted::{Noted, NotedEffect, Notes};
 use crate::{Common, failed};
 
 /// How long handlers may go on when this process is told to end.
 const STOP_WAIT: Duration = Duration::from_secs(20);
-/// How long the engine may be away when this process starts.
-const START_WAIT: Duration = Duration::from_secs(60);
+/// How long the engine may be away when this process starts: a busy machine needs minutes to stop RabbitMQ and to start it.
+const START_WAIT: Duration = Duration::from_secs(400);
 const START_PAUSE: Duration = Duration::from_millis(200);
-/// How long a message waits whose consumer died with a claim on it.
-const LEASE: Duration = Duration::from_secs(4);
 /// Longer than any run.
 const REMEMBER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most time that an effect takes between its two writes.
@@ -29,29 +28,28 @@ const HICCUP_EVERY: u64 = 40;
 /// Handles until `end`; fails if the library gives up before.
 pub(crate) async fn consume(baton: &Baton, common: &Common, end: impl Future<Output = ()>) -> Result<(), CrashError> {
     let store = Store::open(&common.database)?;
-    let member: Arc<str> = common.name.as_str().into();
+    let history = History::create(&common.history, &format!("{}-calls", common.name))?;
+    let notes = Arc::new(Notes::new(history, common.name.as_str().into(), common.guard == GuardKind::Claim));
     match (store, common.guard) {
         (Store::Sqlite(sqlite), GuardKind::Inbox) => {
-            run(baton, common, Inbox::sqlite(&sqlite), || handler(member.clone()), end).await
+            run(baton, common, Inbox::sqlite(&sqlite), notes, handler, end).await
         }
         (Store::Sqlite(sqlite), GuardKind::Frontier) => {
-            run(baton, common, Frontier::sqlite(&sqlite), || handler(member.clone()), end).await
+            run(baton, common, Frontier::sqlite(&sqlite), notes, handler, end).await
         }
         (Store::Postgres(pool), GuardKind::Inbox) => {
-            run(baton, common, Inbox::postgres(pool), || handler(member.clone()), end).await
+            run(baton, common, Inbox::postgres(pool), notes, handler, end).await
         }
         (Store::Postgres(pool), GuardKind::Frontier) => {
-            run(baton, common, Frontier::postgres(pool), || handler(member.clone()), end).await
+            run(baton, common, Frontier::postgres(pool), notes, handler, end).await
         }
-        (Store::Mariadb(pool), GuardKind::Inbox) => {
-            run(baton, common, Inbox::mysql(pool), || handler(member.clone()), end).await
-        }
+        (Store::Mariadb(pool), GuardKind::Inbox) => run(baton, common, Inbox::mysql(pool), notes, handler, end).await,
         (Store::Mariadb(pool), GuardKind::Frontier) => {
-            run(baton, common, Frontier::mysql(pool), || handler(member.clone()), end).await
+            run(baton, common, Frontier::mysql(pool), notes, handler, end).await
         }
         (store, GuardKind::Claim) => {
             let claim = claim(common).await?;
-            run(baton, common, claim, || claimed(store.clone(), member.clone()), end).await
+            run(baton, common, claim, notes, || claimed(store.clone()), end).await
         }
     }
 }
@@ -61,19 +59,21 @@ async fn claim(common: &Common) -> Result<Claim, CrashError> {
     let client = redis::Client::open(address).map_err(failed("redis"))?;
     let connection = client.get_connection_manager().await.map_err(failed("redis"))?;
     let claim = Claim::redis(connection, REMEMBER, Redelivery::from_topic(REMEMBER)).map_err(failed("claims"))?;
-    Ok(claim.lease(LEASE))
+    Ok(claim.lease(CLAIM_LEASE))
 }
 
-async fn run<G: Guard + Clone, H: Handler<EffectOf<G>, Order>>(
+async fn run<G: Guard + Clone, H: Handler<NotedEffect<EffectOf<G>>, Order>>(
     baton: &Baton,
     common: &Common,
     guard: G,
+    notes: Arc<Notes>,
     handler: impl Fn() -> H,
     end: impl Future<Output = ()>,
 ) -> Result<(), CrashError> {
     let deadline = Instant::now() + START_WAIT;
     let consumer = loop {
-        match builder(baton, common).guard(guard.clone()).start_handler(handler()).await {
+        let guard = Noted::new(guard.clone(), Arc::clone(&notes));
+        match builder(baton, common).guard(guard).start_handler(handler()).await {
             Ok(consumer) => break consumer,
             // It may be started while the engine is away. Whoever supervises a service starts it again then.
             Err(ConsumerError::Engine(EngineError::Unavailable(cause))) if Instant::now() < deadline => {
@@ -112,26 +112,24 @@ fn builder(baton: &Baton, common: &Common) -> ConsumerBuilder<Undecided, Order> 
 }
 
 /// Writes in the guard's transaction.
-fn handler<E: Apply + 'static>(member: Arc<str>) -> impl Handler<E, Order> {
-    move |message: Received<Order>, effect: E| {
-        let member = member.clone();
-        async move {
-            effect.write(&message.body, &member, pause(&message)).await?;
-            verdict(&message)
-        }
+fn handler<E: Apply + 'static>() -> impl Handler<NotedEffect<E>, Order> {
+    |message: Received<Order>, noted: NotedEffect<E>| async move {
+        noted.effect.write(&message.body, &noted.by(message.from()), pause(&message)).await?;
+        verdict(&message)
     }
 }
 
 /// Writes in a transaction of its own, beside the claim.
-fn claimed(store: Store, member: Arc<str>) -> impl Handler<ClaimEffect, Order> {
-    move |message: Received<Order>, claim: ClaimEffect| {
-        let (store, member) = (store.clone(), member.clone());
+fn claimed(store: Store) -> impl Handler<NotedEffect<ClaimEffect>, Order> {
+    move |message: Received<Order>, noted: NotedEffect<ClaimEffect>| {
+        let store = store.clone();
         async move {
-            if !claim.is_held() {
+            if !noted.effect.is_held() {
                 return Err(HandlerError::transient("claim", "the lease ended before the effect began"));
             }
             let id = message.id()?;
-            store.write_alone(id, &message.body, &member, pause(&message), || verdict(&message)).await
+            let by = noted.by(message.from());
+            store.write_alone(id, &message.body, &by, pause(&message), || verdict(&message)).await
         }
     }
 }

@@ -8,11 +8,11 @@ use clap::Args;
 
 #[derive(Args)]
 pub(crate) struct RunArguments {
-    /// Rounds, with at least one kill of a consumer each.
+    /// Goes on until so many consumers were killed.
     #[arg(long, default_value_t = 300)]
-    rounds: u32,
+    kills: u32,
     /// Goes on for so long instead, and disturbs the network as well.
-    #[arg(long, conflicts_with = "rounds")]
+    #[arg(long, conflicts_with = "kills")]
     minutes: Option<u64>,
     #[arg(long, value_enum, default_value = "embedded")]
     engine: EngineKind,
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool, CrashError> {
         engine: arguments.engine,
         guard: arguments.guard,
         database: arguments.database,
-        rounds: arguments.rounds,
+        kills: arguments.kills,
         lasts: arguments.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
         seed: arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0),
         kill_engine: !arguments.spare_engine,

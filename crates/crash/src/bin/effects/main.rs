@@ -3,6 +3,8 @@
 
 mod consumer;
 mod driver;
+mod held;
+mod noted;
 mod prepare;
 mod producer;
 mod service;
@@ -27,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Starts everything, kills, and has the database judged.
     Run(driver::RunArguments),
+    /// Becomes a program that ends with the driver.
+    Held(held::HeldArguments),
     /// Creates topics and tables.
     Prepare(Common),
     /// Sends orders until it is told to end.
@@ -77,7 +81,7 @@ impl Common {
         if self.engine.starts_with("amqp") {
             &[]
         } else {
-            &[("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")]
+            &[("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "400")]
         }
     }
 
@@ -102,12 +106,13 @@ fn told_to_end() -> Result<impl Future<Output = ()>, CrashError> {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if !matches!(command, Command::Run(_)) {
+    if !matches!(command, Command::Run(_) | Command::Held(_)) {
         let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| "info".into());
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     }
     let done = match command {
         Command::Run(arguments) => driver::run(&arguments),
+        Command::Held(arguments) => held::become_program(&arguments),
         other => tokio::runtime::Runtime::new()
             .map_err(CrashError::io("threads"))
             .and_then(|runtime| runtime.block_on(child(other)).map(|()| true)),
@@ -124,8 +129,8 @@ fn main() -> ExitCode {
 
 async fn child(command: Command) -> Result<(), CrashError> {
     match command {
-        // The driver needs no runtime.
-        Command::Run(_) => Ok(()),
+        // These need no runtime.
+        Command::Run(_) | Command::Held(_) => Ok(()),
         Command::Prepare(common) => prepare::prepare(&common.connect().await?, &common).await,
         Command::Producer(common) => producer::produce(&common.connect().await?, &common, told_to_end()?).await,
         Command::Consumer(common) => consumer::consume(&common.connect().await?, &common, told_to_end()?).await,

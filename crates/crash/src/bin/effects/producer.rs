@@ -19,7 +19,7 @@ const FIRST_KEY_PERCENT: u64 = 25;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The most orders in a burst, and what SQLite carries, which syncs for one message after the other.
 const BURST_MAX: u64 = 16;
-const BURST_SQLITE_MAX: u64 = 6;
+const BURST_SQLITE_MAX: u64 = 2;
 /// Sends that may be under way: as many as wait during an outage of some seconds.
 const IN_FLIGHT_MAX: usize = 1_000;
 /// How long the last sends are waited for.
