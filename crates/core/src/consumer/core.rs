@@ -193,12 +193,13 @@ impl Core {
     }
 
     fn message(&mut self, tenure_id: TenureId, delivery: Delivery, now_ms: u64) {
+        let gives_back = self.gives_back();
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
             return;
         };
         if tenure.phase != Phase::Owned {
             self.counters.not_ours += 1;
-            if self.settings.settling == Settling::Each {
+            if gives_back {
                 tenure.settle.give_back.push(delivery.offset);
                 self.has_to_settle(tenure_id);
             }
@@ -342,6 +343,7 @@ impl Core {
 
     /// Lets go of a lane's messages, all but the first so many, without doing anything about them: they stay unfinished.
     pub(super) fn drop_lane(&mut self, lane_id: LaneId, keep: usize) {
+        let gives_back = self.gives_back();
         let Some(lane) = self.lanes.get_mut(&lane_id) else {
             return;
         };
@@ -354,7 +356,7 @@ impl Core {
             };
             tenure.held_messages -= 1;
             tenure.held_bytes -= entry.bytes;
-            if self.settings.settling == Settling::Each && !lane.released {
+            if gives_back && !lane.released {
                 tenure.settle.give_back.push(entry.delivery.offset);
             }
         }
@@ -373,6 +375,12 @@ impl Core {
         if self.settings.settling == Settling::Each {
             self.has_to_settle(tenure_id);
         }
+    }
+
+    /// Whether what is not handled is given back one by one. Whoever stops does not: what he has not settled comes again when he has left,
+    /// all of it and in its order. Given back before, it would come to him again, behind what he still holds.
+    fn gives_back(&self) -> bool {
+        self.settings.settling == Settling::Each && !self.draining
     }
 
     /// The first message of a lane is finished: handled, or durably put somewhere else.

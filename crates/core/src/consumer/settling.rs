@@ -86,7 +86,9 @@ impl Core {
                 }
                 Settling::Each => {
                     let done = std::mem::take(&mut tenure.settle.done);
-                    let give_back = std::mem::take(&mut tenure.settle.give_back);
+                    let mut give_back = std::mem::take(&mut tenure.settle.give_back);
+                    // As it came, so it comes again: lanes are emptied from behind.
+                    give_back.sort_unstable();
                     if done.is_empty() && give_back.is_empty() {
                         nothing_new.push(tenure_id);
                         continue;

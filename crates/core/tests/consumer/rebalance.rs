@@ -125,26 +125,46 @@ fn a_log_that_was_cut_is_handled_again_and_never_skipped() {
     assert_eq!((next, metadata.as_str()), (1, ""));
 }
 
+/// Settles everything, and says what it was.
+fn settle_all(driver: &mut Driver, settled: &mut Vec<Settlement>) {
+    while let Some((ticket, settlements)) = driver.settles.pop() {
+        settled.extend(settlements);
+        driver.confirm(ticket);
+    }
+}
+
 #[test]
-fn what_is_undone_is_given_back_where_each_is_settled() {
+fn what_is_undone_of_a_partition_that_goes_is_given_back_in_its_order_where_each_is_settled() {
+    let mut driver = Driver::assigned(Settings { settling: Settling::Each, ..settings() });
+    driver.deliver(&[(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "a")]);
+    driver.core.revoking(&[partition(0)], driver.now_ms);
+    driver.take();
+    let mut settled = Vec::new();
+    settle_all(&mut driver, &mut settled);
+    driver.done(3);
+    settle_all(&mut driver, &mut settled);
+    driver.done(1);
+    settle_all(&mut driver, &mut settled);
+    let back = |offset| Settlement::GiveBack { partition: partition(0), offset };
+    let done = |offset| Settlement::Done { partition: partition(0), offset };
+    assert_eq!(settled, [back(2), back(4), back(5), done(3), done(1)]);
+    assert_eq!(driver.others, [Action::Release { partition: partition(0) }]);
+}
+
+#[test]
+fn whoever_stops_gives_nothing_back_one_by_one_where_each_is_settled() {
     let mut driver = Driver::assigned(Settings { settling: Settling::Each, ..settings() });
     driver.deliver(&[(1, "a"), (2, "a"), (3, "b")]);
     driver.core.drain(driver.now_ms + 100, driver.now_ms);
     driver.take();
+    // What is delivered meanwhile is left as well.
+    driver.deliver(&[(4, "c")]);
     let mut settled = Vec::new();
-    let mut settle = |driver: &mut Driver| {
-        while let Some((ticket, settlements)) = driver.settles.pop() {
-            settled.extend(settlements);
-            driver.confirm(ticket);
-        }
-    };
-    settle(&mut driver);
     driver.done(3);
-    settle(&mut driver);
+    settle_all(&mut driver, &mut settled);
     driver.pass(100);
-    settle(&mut driver);
-    let back = |offset| Settlement::GiveBack { partition: partition(0), offset };
-    assert_eq!(settled, [back(2), Settlement::Done { partition: partition(0), offset: 3 }, back(1)]);
+    settle_all(&mut driver, &mut settled);
+    assert_eq!(settled, [Settlement::Done { partition: partition(0), offset: 3 }]);
     assert_eq!(driver.others, [Action::Drained]);
 }
 
