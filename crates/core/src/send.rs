@@ -59,6 +59,19 @@ pub struct SendId {
     number: u64,
 }
 
+impl SendId {
+    /// As one number, for who names messages by numbers.
+    pub fn to_number(self) -> u128 {
+        u128::from(self.number) << 64 | self.slot as u128
+    }
+
+    /// Back from [`SendId::to_number`].
+    #[allow(clippy::cast_possible_truncation)] // the halves are what is wanted
+    pub fn of_number(number: u128) -> Self {
+        Self { slot: number as u64 as usize, number: (number >> 64) as u64 }
+    }
+}
+
 /// The message was not accepted; holds what came with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused<T> {
@@ -375,7 +388,8 @@ impl<T> Sends<T> {
     /// Gives the message its stamp, unless it has one: what was stamped once keeps its stamp.
     fn stamped(&mut self, slot: usize) -> Result<(), NoSequence> {
         let Some(entry) = self.entries[slot].as_mut().filter(|entry| entry.ticket.is_none()) else { return Ok(()) };
-        let ticket = self.sequences.allot(&self.lanes[entry.lane].partition, self.now_ms)?;
+        let lane = &mut self.lanes[entry.lane];
+        let ticket = self.sequences.allot_at(&mut lane.sequence, &lane.partition, self.now_ms)?;
         let (instance, epoch, sequence) = (self.sequences.instance().clone(), ticket.epoch(), ticket.sequence());
         entry.ticket = Some((ticket, Stamp { id: entry.id.clone(), instance, epoch, sequence }));
         Ok(())

@@ -157,16 +157,31 @@ impl Sequences {
 
     /// The next number of a partition. To be called when the message is handed to the engine, and not before: numbers have no gaps.
     pub fn allot(&mut self, partition: &TopicPartition, now_ms: u64) -> Result<Ticket, NoSequence> {
+        self.allot_at(&mut None, partition, now_ms)
+    }
+
+    /// The same for who keeps where the sequence was the last time, so that it is not looked for again. `place` may say anything.
+    pub(crate) fn allot_at(
+        &mut self,
+        place: &mut Option<usize>,
+        partition: &TopicPartition,
+        now_ms: u64,
+    ) -> Result<Ticket, NoSequence> {
         if self.closed {
             return Err(NoSequence::Closed);
         }
         if self.intervals >= self.intervals_max {
             return Err(NoSequence::Unreported);
         }
-        let slot = match self.places.get(partition) {
-            Some(slot) => *slot,
+        let still = place.filter(|slot| {
+            let sequence = self.slots.get(*slot).and_then(Option::as_ref);
+            sequence.is_some_and(|sequence| sequence.partition == *partition)
+        });
+        let slot = match still.or_else(|| self.places.get(partition).copied()) {
+            Some(slot) => slot,
             None => self.open(partition)?,
         };
+        *place = Some(slot);
         // A place always leads to a sequence: both are made in `open` and go in `expire`.
         let sequence = self.slots[slot].as_mut().ok_or(NoSequence::UsedUp)?;
         if sequence.unreported.highest >= SEQUENCE_MAX {

@@ -75,20 +75,18 @@ impl TraceParent {
 
     /// The header's value, in version 00.
     pub fn encode(&self) -> Bytes {
-        let mut text = Vec::with_capacity(TRACEPARENT_BYTES);
-        text.extend_from_slice(b"00-");
-        push_hex(&mut text, &self.trace);
-        text.push(b'-');
-        push_hex(&mut text, &self.span);
-        text.push(b'-');
-        push_hex(&mut text, &[self.flags & FLAGS_KNOWN]);
-        text.into()
+        let mut text = [b'-'; TRACEPARENT_BYTES];
+        put_hex(&mut text[..2], &[0]);
+        put_hex(&mut text[3..35], &self.trace);
+        put_hex(&mut text[36..52], &self.span);
+        put_hex(&mut text[53..], &[self.flags & FLAGS_KNOWN]);
+        Bytes::copy_from_slice(&text)
     }
 }
 
-fn push_hex(text: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        text.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+fn put_hex(text: &mut [u8], bytes: &[u8]) {
+    for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        digits.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
     }
 }
 

@@ -9,6 +9,8 @@ use baton_core::{Delivery, Headers, TopicPartition};
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::Answer;
+
 /// A future of an engine.
 pub type EngineFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -131,6 +133,14 @@ pub struct SendError {
     pub retry: Retry,
     /// What happened, and what to do.
     pub cause: String,
+}
+
+impl SendError {
+    /// Nobody is left who could say what became of the record.
+    pub(crate) fn ended() -> Self {
+        let cause = "the engine's client ended before the record was acknowledged; it may be stored".to_owned();
+        Self { fate: Fate::Unknown, retry: Retry::Later, cause }
+    }
 }
 
 /// What is known of a message whose send failed.
@@ -310,10 +320,23 @@ pub trait Engine: Send + Sync {
 /// Sends records.
 pub trait EngineProducer: Send + Sync {
     /// Hands a record over without waiting. Records of one partition are stored in the order of these calls, as long as none
-    /// fails. The future resolves when the record is durable or given up; dropping it does not take the record back.
+    /// fails. The answer is given when the record is durable or given up, maybe before this returns.
     ///
-    /// The record comes back when the client's buffer is full: nothing of it was handed over.
-    fn send(&self, record: Record) -> Result<EngineFuture<'static, Result<Stored, SendError>>, Full>;
+    /// # Errors
+    /// [`NoRoom`] when the client's buffer is full: nothing of the record was handed over, and no answer comes.
+    fn hand_over(&self, record: &Record, answer: Answer) -> Result<(), NoRoom>;
+
+    /// The same for who waits for this one record. Dropping the future does not take the record back.
+    ///
+    /// # Errors
+    /// Gives the record back when the client's buffer is full: nothing of it was handed over.
+    fn send(&self, record: Record) -> Result<EngineFuture<'static, Result<Stored, SendError>>, Full> {
+        let (answer, answered) = Answer::one();
+        match self.hand_over(&record, answer) {
+            Ok(()) => Ok(Box::pin(async move { answered.await.unwrap_or_else(|_| Err(SendError::ended())) })),
+            Err(NoRoom) => Err(Full(Box::new(record))),
+        }
+    }
 
     /// Waits until there is room again, or may be.
     fn room(&self) -> EngineFuture<'_, ()>;
@@ -321,6 +344,10 @@ pub trait EngineProducer: Send + Sync {
     /// Waits until every record that was handed over is durable or given up, or the time is over; says how many are not.
     fn flush(&self, wait: Duration) -> EngineFuture<'_, usize>;
 }
+
+/// The client's buffer is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom;
 
 /// The client's buffer is full; holds the record.
 #[derive(Debug)]

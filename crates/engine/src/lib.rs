@@ -4,6 +4,7 @@
 //! `conformance` tests each sentence of it. What an engine cannot do it says in its [`Capabilities`]; it is never emulated badly.
 
 mod address;
+mod answer;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
@@ -15,4 +16,5 @@ pub mod kafka;
 pub mod rabbitmq;
 
 pub use address::connect;
+pub use answer::{Answer, Answers, SendOutcome};
 pub use contract::*;

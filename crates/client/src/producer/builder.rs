@@ -25,9 +25,8 @@ use super::{Ids, Interceptor, OnAbandoned, Producer, SendError, Shared, TraceSou
 
 /// How long a record may wait for others to be sent with, in milliseconds: the default of librdkafka, and of Kafka's own client since 4.0.
 pub const LINGER_MS_DEFAULT: u64 = 5;
-/// Random bytes behind the service in the name of an instance: no two starts of a service in the same second get the same in a trillion.
-const SUFFIX_BYTES: usize = 5;
-/// Characters of the suffix, with its hyphen.
+/// Characters of the suffix behind the service in the name of an instance, with its hyphen. The others are random, five bits each: no two
+/// starts of a service in the same second get the same in a trillion.
 const SUFFIX_CHARACTERS: usize = 9;
 
 /// No producer.
@@ -70,6 +69,8 @@ pub struct ProducerBuilder {
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_abandoned: Option<OnAbandoned>,
     trace_source: Option<TraceSource>,
+    #[cfg(feature = "measuring")]
+    stamps: bool,
 }
 
 impl ProducerBuilder {
@@ -92,7 +93,18 @@ impl ProducerBuilder {
             interceptors: Vec::new(),
             on_abandoned: None,
             trace_source: None,
+            #[cfg(feature = "measuring")]
+            stamps: true,
         }
+    }
+
+    /// Sends messages without ids, stamps and traces, which nobody can account for: to measure what those cost. Numbers are allotted all
+    /// the same.
+    #[cfg(feature = "measuring")]
+    #[doc(hidden)]
+    pub fn without_stamps(mut self) -> Self {
+        (self.stamps, self.traces) = (false, false);
+        self
     }
 
     /// How long a message may wait for others to be sent with, in milliseconds; see [`LINGER_MS_DEFAULT`].
@@ -199,7 +211,7 @@ impl ProducerBuilder {
     /// # Errors
     /// When a setting is wrong. An engine that is away is no error: messages wait for it.
     pub async fn start(self) -> Result<Producer, ProducerError> {
-        let mut random = Random::new();
+        let mut random = Random::new().map_err(ProducerError::Random)?;
         let (instance, epoch) = self.identity(&mut random)?;
         let mut ordered = HashMap::new();
         for (topic, partitions) in &self.ordered {
@@ -235,8 +247,13 @@ impl ProducerBuilder {
             producer,
             sends: Sends::new(options, Sequences::new(instance.clone(), epoch)),
             topics: Topics::new(ordered),
+            #[cfg(not(feature = "measuring"))]
             ids: IdMaker::new(self.ids),
+            #[cfg(feature = "measuring")]
+            ids: if self.stamps { IdMaker::new(self.ids) } else { IdMaker::same() },
             evidence,
+            #[cfg(feature = "measuring")]
+            stamps: self.stamps,
         };
         // It lets other tasks run by its own count; the runtime's would make every answer that has come look as if it had not.
         let driver = tokio::task::unconstrained(Driver::new(parts, random));
@@ -249,8 +266,7 @@ impl ProducerBuilder {
             return Ok((Instance::new(name.as_str())?, *epoch));
         }
         let service: String = self.service.chars().take(INSTANCE_BYTES_MAX - SUFFIX_CHARACTERS).collect();
-        let suffix = random.bytes::<SUFFIX_BYTES>().map_err(ProducerError::Random)?;
-        let instance = Instance::new(format!("{service}-{}", base32(suffix)))
+        let instance = Instance::new(format!("{service}-{}", base32(random.u64())))
             .ok()
             .filter(|_| !service.is_empty())
             .ok_or_else(|| ProducerError::Service(self.service.clone()))?;
@@ -279,9 +295,8 @@ pub(super) fn epoch_now() -> u32 {
     u32::try_from(wall_ms() / 1_000).unwrap_or(u32::MAX)
 }
 
-/// Five bits to a character, in lower case and without those that look alike.
-fn base32(bytes: [u8; SUFFIX_BYTES]) -> String {
+/// The lowest 40 bits, five to a character, in lower case and without those that look alike.
+fn base32(number: u64) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let number = bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    (0..8).rev().map(|at| char::from(ALPHABET[(number >> (at * 5) & 31) as usize])).collect()
+    (0..SUFFIX_CHARACTERS - 1).rev().map(|at| char::from(ALPHABET[(number >> (at * 5) & 31) as usize])).collect()
 }

@@ -1,26 +1,23 @@
 //! The one task of a producer: carries messages from the inbox through [`Sends`] to the engine, and tells how they ended.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use baton_core::stamp::{STAMP_HEADER, Stamp};
-use baton_core::trace::TRACEPARENT_HEADER;
-use baton_core::{End, Ended, Failure, Fate, HandOver, Message, Report, SendId, Sends, Why};
-use baton_engine::{Engine, EngineFuture, EngineProducer, Record, Stored};
-use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, Stream};
+use baton_core::trace::{TRACEPARENT_HEADER, TraceParent};
+use baton_core::{End, Ended, Failure, Fate, HandOver, Message, MessageId, Report, Sends, TopicPartition, Why};
+use baton_engine::{Answer, Answers, Engine, EngineFuture, EngineProducer, NoRoom, Record, SendOutcome, Stored};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::Shared;
-use super::clock::whole_ms;
+use super::clock::{wall_ms, whole_ms};
 use super::close::Closed;
 use super::future::{Outcome, Reply};
 use super::ids::{IdMaker, Named};
-use super::inbox::{Command, Hold, Submission};
+use super::inbox::{Came, Command, Hold, Submission, Trace};
 use super::random::Random;
 use super::receipt::{Reason, Receipt, SendError, Unsent};
 use super::topics::{Learned, Place, Topics};
@@ -47,27 +44,15 @@ const EXPIRE_SEQUENCES_MIN: usize = baton_core::SEQUENCES_MAX / 2;
 
 /// What goes with a message through [`Sends`].
 pub(super) struct Item {
-    message: Message,
-    trace: Option<Bytes>,
+    /// What the engine gets; complete once it was handed over.
+    record: Record,
+    complete: bool,
+    id: MessageId,
+    trace: Option<TraceParent>,
     reply: Reply,
     hold: Hold,
     /// What the engine said last.
-    answer: Option<Result<Stored, baton_engine::SendError>>,
-}
-
-/// A message that the engine has.
-struct Flight {
-    id: SendId,
-    sending: EngineFuture<'static, Result<Stored, baton_engine::SendError>>,
-}
-
-impl Future for Flight {
-    type Output = (SendId, Result<Stored, baton_engine::SendError>);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.sending.as_mut().poll(context));
-        Poll::Ready((self.id, answer))
-    }
+    answer: Option<SendOutcome>,
 }
 
 /// What a driver is made of.
@@ -79,6 +64,8 @@ pub(super) struct Parts {
     pub(super) topics: Topics<Submission>,
     pub(super) ids: IdMaker,
     pub(super) evidence: Option<mpsc::Sender<Vec<Report>>>,
+    #[cfg(feature = "measuring")]
+    pub(super) stamps: bool,
 }
 
 /// See above. A future that is done when the producer is closed.
@@ -86,10 +73,10 @@ pub(super) struct Driver {
     parts: Parts,
     random: Random,
     names: Names,
-    /// Taken from the inbox and without an id yet.
-    unnamed: VecDeque<Submission>,
-    commands: Vec<Command>,
-    flights: FuturesUnordered<Flight>,
+    /// Whom the engine answers.
+    answers: Arc<dyn Answers>,
+    /// Taken from the inbox. Submissions stay there until they have an id.
+    came: Came,
     /// The engine's client is full; resolves when there may be room. Looked at again at that time in any case.
     room: Option<(EngineFuture<'static, ()>, u64)>,
     timer: Pin<Box<Sleep>>,
@@ -110,6 +97,9 @@ pub(super) struct Driver {
 struct Names {
     stamp: Arc<str>,
     trace: Arc<str>,
+    /// Neither of them is written.
+    #[cfg(feature = "measuring")]
+    left_out: bool,
 }
 
 /// How far the end has come.
@@ -135,12 +125,16 @@ impl Driver {
     pub(super) fn new(parts: Parts, random: Random) -> Self {
         let now_ms = parts.shared.clock.now_ms();
         Self {
+            names: Names {
+                stamp: STAMP_HEADER.into(),
+                trace: TRACEPARENT_HEADER.into(),
+                #[cfg(feature = "measuring")]
+                left_out: !parts.stamps,
+            },
+            answers: Arc::clone(&parts.shared) as Arc<dyn Answers>,
             parts,
             random,
-            names: Names { stamp: STAMP_HEADER.into(), trace: TRACEPARENT_HEADER.into() },
-            unnamed: VecDeque::new(),
-            commands: Vec::new(),
-            flights: FuturesUnordered::new(),
+            came: Came::default(),
             room: None,
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             released: Vec::new(),
@@ -158,11 +152,12 @@ impl Driver {
     /// Does all that can be done now; says whether it did anything.
     fn round(&mut self, context: &mut Context<'_>) -> bool {
         let now_ms = self.parts.shared.clock.now_ms();
-        let mut worked = self.parts.shared.inbox.take(&mut self.unnamed, &mut self.commands);
-        for command in std::mem::take(&mut self.commands) {
+        let mut worked = self.parts.shared.inbox.take(&mut self.came);
+        // First: what the engine has answered is not given up by a close that comes with it.
+        self.land(now_ms);
+        for command in std::mem::take(&mut self.came.commands) {
             self.command(command, now_ms);
         }
-        worked |= self.land(context, now_ms);
         self.name(now_ms);
         self.expire(now_ms);
         worked |= self.hand_over(context, now_ms);
@@ -176,7 +171,7 @@ impl Driver {
     fn command(&mut self, command: Command, now_ms: u64) {
         match command {
             Command::Partitions { topic, answer } => {
-                let random = self.random.u64().unwrap_or_default();
+                let random = self.random.u64();
                 match self.parts.topics.learned(&topic, now_ms, random, answer) {
                     Learned::Place(waiting) => {
                         waiting.into_iter().for_each(|submission| self.place(submission, now_ms))
@@ -204,10 +199,9 @@ impl Driver {
     }
 
     /// What the engine said meanwhile.
-    fn land(&mut self, context: &mut Context<'_>, now_ms: u64) -> bool {
-        let mut worked = false;
-        while let Poll::Ready(Some((id, answer))) = Pin::new(&mut self.flights).poll_next(context) {
-            worked = true;
+    fn land(&mut self, now_ms: u64) {
+        let mut answers = std::mem::take(&mut self.came.answers);
+        for (id, answer) in answers.drain(..) {
             let result = match &answer {
                 Ok(_) => Ok(()),
                 Err(error) => Err(Failure {
@@ -220,27 +214,29 @@ impl Driver {
             };
             if let Some(item) = self.parts.sends.item_mut(id) {
                 if result.is_err_and(|failure| !failure.retryable) {
-                    self.parts.topics.doubt(&item.message.topic, now_ms);
+                    self.parts.topics.doubt(&item.record.to.topic, now_ms);
                 }
                 item.answer = Some(answer);
             }
-            let random = if result.is_ok() { 0 } else { self.random.u64().unwrap_or_default() };
+            let random = if result.is_ok() { 0 } else { self.random.u64() };
             self.parts.sends.resolved(id, now_ms, random, result);
         }
-        worked
+        // Its memory is used again.
+        self.came.answers = answers;
     }
 
     /// Gives ids to those that came, in their order, and sends them on.
     fn name(&mut self, now_ms: u64) {
-        while let Some(mut submission) = self.unnamed.pop_front() {
-            match self.parts.ids.name(&submission.message, &mut self.random) {
+        let wall_ms = if self.came.submissions.is_empty() { 0 } else { wall_ms() };
+        while let Some(mut submission) = self.came.submissions.pop_front() {
+            match self.parts.ids.name(&submission.message, wall_ms, &mut self.random) {
                 Named::As(id) => {
                     submission.message.id = Some(id);
                     self.place(submission, now_ms);
                 }
                 Named::Never(reason) => self.refuse(submission, reason, false),
                 Named::Later => {
-                    self.unnamed.push_front(submission);
+                    self.came.submissions.push_front(submission);
                     return;
                 }
             }
@@ -250,7 +246,7 @@ impl Driver {
     /// Chooses the partition, and takes the message.
     fn place(&mut self, submission: Submission, now_ms: u64) {
         let random = &mut self.random;
-        let partition = match self.parts.topics.place(&submission.message, || random.u32().unwrap_or_default()) {
+        let partition = match self.parts.topics.place(&submission.message, || random.u32()) {
             Place::To(partition) => partition,
             Place::Unknown => {
                 let topic = Arc::clone(&submission.message.topic);
@@ -258,16 +254,10 @@ impl Driver {
             }
             Place::Nowhere(reason) => return self.refuse(submission, reason, false),
         };
-        let Some(id) = submission.message.id.clone() else {
-            return self.refuse(submission, Reason::NoId("none was given".to_owned()), false);
-        };
         let deadline_ms = submission.sent_ms.saturating_add(self.parts.shared.delivery_timeout_ms);
-        let Submission { message, trace, reply, hold, sent_ms } = submission;
-        let bytes = message.bytes();
-        let item = Item { message, trace, reply, hold, answer: None };
+        let Some(item) = self.item(submission, &partition) else { return };
+        let (id, bytes) = (item.id.clone(), item.hold.message_bytes());
         if let Err(refused) = self.parts.sends.accept_until(now_ms, deadline_ms, &partition, id, bytes, item) {
-            let Item { message, trace, reply, hold, .. } = refused.item;
-            let submission = Submission { message, trace, reply, hold, sent_ms };
             let (reason, may_retry) = match refused.refusal {
                 baton_core::Refusal::TooManyPartitions(count) => (Reason::TooManyPartitions(count), true),
                 baton_core::Refusal::Closed => (Reason::Closed, true),
@@ -276,15 +266,36 @@ impl Driver {
                     (Reason::TooLarge { bytes, max }, true)
                 }
             };
-            self.refuse(submission, reason, may_retry);
+            let Item { record, id, reply, hold, .. } = refused.item;
+            self.released.push(hold);
+            let error = SendError::never_handed_over(record.to.topic, Some(id), reason, may_retry);
+            self.outcomes.push((Err(error), reply));
         }
+    }
+
+    /// The message as the engine gets it, except for trace and stamp.
+    fn item(&mut self, submission: Submission, to: &TopicPartition) -> Option<Item> {
+        let Some(id) = submission.message.id.clone() else {
+            self.refuse(submission, Reason::NoId("none was given".to_owned()), false);
+            return None;
+        };
+        let Submission { message, trace, reply, hold, .. } = submission;
+        let trace = match trace {
+            Trace::AsItIs => None,
+            Trace::Of(trace) => Some(trace),
+            // Nothing is recorded here, so it is not marked as sampled.
+            Trace::New => Some(TraceParent::root(self.random.u128(), self.random.u64(), false)),
+        };
+        let Message { key, payload, headers, timestamp_ms, .. } = message;
+        let record = Record { to: to.clone(), key, payload, headers, timestamp_ms, id: Some(id.shared()) };
+        Some(Item { record, complete: false, id, trace, reply, hold, answer: None })
     }
 
     /// Gives up what waited too long before it came to be handed over.
     fn expire(&mut self, now_ms: u64) {
         let timeout_ms = self.parts.shared.delivery_timeout_ms;
         let Some(late_ms) = now_ms.checked_sub(timeout_ms) else { return };
-        while let Some(submission) = self.unnamed.pop_front_if(|first| first.sent_ms <= late_ms) {
+        while let Some(submission) = self.came.submissions.pop_front_if(|first| first.sent_ms <= late_ms) {
             self.refuse(submission, Reason::Deadline("no segment of message ids came".to_owned()), true);
         }
         while let Some((submission, cause)) = self.parts.topics.take_late(|waiting| waiting.sent_ms <= late_ms) {
@@ -306,12 +317,14 @@ impl Driver {
         }
         self.room = None;
         for _ in 0..HAND_OVERS_MAX {
-            let Some(next) = self.parts.sends.next(now_ms) else { return false };
-            let (id, record) = (next.id, self.names.record(&next));
+            let Some(mut next) = self.parts.sends.next(now_ms) else { return false };
+            self.names.complete(&mut next);
             self.moved += 1;
-            match self.parts.producer.send(record) {
-                Ok(sending) => self.flights.push(Flight { id, sending }),
-                Err(_) => {
+            let id = next.id;
+            let answer = Answer::of(Arc::clone(&self.answers), id.to_number());
+            match self.parts.producer.hand_over(&next.item.record, answer) {
+                Ok(()) => {}
+                Err(NoRoom) => {
                     self.parts.sends.full(id);
                     let producer = Arc::clone(&self.parts.producer);
                     let room: EngineFuture<'static, ()> = Box::pin(async move { producer.room().await });
@@ -441,7 +454,7 @@ impl Driver {
             self.outcomes.push(outcome(ended));
         }
         let placeless = std::iter::from_fn(|| self.parts.topics.take_late(|_| true)).map(|(submission, _)| submission);
-        let early: Vec<_> = placeless.chain(std::mem::take(&mut self.unnamed)).collect();
+        let early: Vec<_> = placeless.chain(std::mem::take(&mut self.came.submissions)).collect();
         early.into_iter().for_each(|submission| self.refuse(submission, reason.clone(), true));
         for submission in self.parts.shared.inbox.drain() {
             self.refuse_unheld(submission, reason.clone(), true);
@@ -474,7 +487,7 @@ impl Driver {
     }
 
     fn is_empty(&self) -> bool {
-        self.parts.sends.is_empty() && self.unnamed.is_empty() && self.parts.shared.inbox.level().0 == 0
+        self.parts.sends.is_empty() && self.came.submissions.is_empty() && self.parts.shared.inbox.level().0 == 0
     }
 
     /// A message that never came to be handed over.
@@ -498,8 +511,8 @@ impl Driver {
         let since = |sent_ms: u64| sent_ms.saturating_add(timeout_ms);
         let in_line = self.parts.shared.inbox.waiting_since_ms().map(since);
         let placeless = self.parts.topics.waiting_since_ms(|waiting| waiting.sent_ms).map(since);
-        let unnamed = self.unnamed.front().map(|first| since(first.sent_ms));
-        let segment = (!self.unnamed.is_empty()).then_some(self.segment_ms).filter(|due_ms| *due_ms > now_ms);
+        let unnamed = self.came.submissions.front().map(|first| since(first.sent_ms));
+        let segment = (!self.came.submissions.is_empty()).then_some(self.segment_ms).filter(|due_ms| *due_ms > now_ms);
         if let Phase::Closing(closing) = &self.phase {
             return Some(closing.until_ms);
         }
@@ -575,29 +588,27 @@ impl Drop for Driver {
 }
 
 impl Names {
-    /// The record of a message: everything that came with it, and its stamp behind all other headers, as the last of a name counts.
-    fn record(&self, next: &HandOver<'_, Item>) -> Record {
-        let Item { message, trace, .. } = &*next.item;
-        let mut headers = message.headers.clone();
+    /// Adds trace and stamp behind all other headers, as the last of a name counts. Once: what was stamped keeps its stamp.
+    fn complete(&self, next: &mut HandOver<'_, Item>) {
+        let Item { record, complete, trace, .. } = &mut *next.item;
+        #[cfg(feature = "measuring")]
+        {
+            *complete |= self.left_out;
+        }
+        if std::mem::replace(complete, true) {
+            return;
+        }
         if let Some(trace) = trace {
-            headers.push(Arc::clone(&self.trace), Some(trace.clone()));
+            record.headers.push(Arc::clone(&self.trace), Some(trace.encode()));
         }
-        headers.push(Arc::clone(&self.stamp), Some(next.stamp.encode()));
-        Record {
-            to: next.partition.clone(),
-            key: message.key.clone(),
-            payload: message.payload.clone(),
-            headers,
-            timestamp_ms: message.timestamp_ms,
-            id: Some(next.stamp.id.shared()),
-        }
+        record.headers.push(Arc::clone(&self.stamp), Some(next.stamp.encode()));
     }
 }
 
 /// How a message ended, and whom to tell.
 fn outcome(ended: Ended<Item>) -> (Outcome, Reply) {
     let Ended { item, stamp, attempts, end, partition, .. } = ended;
-    let Item { message, reply, answer, .. } = item;
+    let Item { record, id: message_id, reply, answer, .. } = item;
     let outcome = match (end, answer, stamp) {
         (End::Acknowledged, Some(Ok(stored)), Some(stamp)) => {
             let Stamp { id, epoch, sequence, .. } = stamp;
@@ -611,7 +622,7 @@ fn outcome(ended: Ended<Item>) -> (Outcome, Reply) {
                 End::Acknowledged => (Fate::Unknown, Why::Refused),
             };
             let (reason, may_retry) = reason(why, answer.and_then(Result::err));
-            let (topic, id, partition) = (message.topic, message.id, Some(partition.partition));
+            let (topic, id, partition) = (record.to.topic, Some(message_id), Some(partition.partition));
             Err(SendError::new(fate, Unsent { topic, id, partition, stamp, attempts, may_retry, reason }))
         }
     };
@@ -635,7 +646,10 @@ fn reason(why: Why, error: Option<baton_engine::SendError>) -> (Reason, bool) {
 impl SendError {
     /// The message never came to be handed to the engine.
     pub(super) fn refused(message: &Message, reason: Reason, may_retry: bool) -> Self {
-        let (topic, id) = (Arc::clone(&message.topic), message.id.clone());
+        Self::never_handed_over(Arc::clone(&message.topic), message.id.clone(), reason, may_retry)
+    }
+
+    fn never_handed_over(topic: Arc<str>, id: Option<MessageId>, reason: Reason, may_retry: bool) -> Self {
         Self::new(Fate::NotStored, Unsent { topic, id, partition: None, stamp: None, attempts: 0, may_retry, reason })
     }
 

@@ -1,5 +1,6 @@
 //! Whom to tell how a send ended.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +17,23 @@ pub(super) type Outcome = Result<Receipt, SendError>;
 /// Whom to tell.
 pub(super) enum Reply {
     Future(oneshot::Sender<Outcome>),
-    Callback(Box<dyn FnOnce(Outcome) + Send>),
+    Callback(Box<dyn Callback>),
+}
+
+/// A callback that can be given back as what it was.
+pub(super) trait Callback: Send {
+    fn call(self: Box<Self>, outcome: Outcome);
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<C: FnOnce(Outcome) + Send + 'static> Callback for C {
+    fn call(self: Box<Self>, outcome: Outcome) {
+        self(outcome);
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 /// The end of a send: a [`Receipt`] when the engine has the message, or a [`SendError`] that says whether it could be stored.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use baton_core::ids::{Segments, Snowflake, UuidV7};
 use baton_core::{Message, MessageId};
 
-use super::clock::wall_ms;
 use super::random::Random;
 use super::receipt::Reason;
 
@@ -44,6 +43,9 @@ pub(super) enum IdMaker {
     Snowflake(Snowflake),
     Segments(Segments, Arc<dyn SegmentSource>),
     Business,
+    /// All get the same one, which goes nowhere.
+    #[cfg(feature = "measuring")]
+    Same(MessageId),
 }
 
 /// The id of a message.
@@ -64,21 +66,26 @@ impl IdMaker {
         }
     }
 
-    pub(super) fn name(&mut self, message: &Message, random: &mut Random) -> Named {
+    #[cfg(feature = "measuring")]
+    pub(super) fn same() -> Self {
+        Self::Same(0.into())
+    }
+
+    /// `wall_ms` is the time of the wall clock.
+    pub(super) fn name(&mut self, message: &Message, wall_ms: u64, random: &mut Random) -> Named {
         if let Some(id) = &message.id {
             return Named::As(id.clone());
         }
         let never = |reason: &dyn std::fmt::Display| Named::Never(Reason::NoId(reason.to_string()));
         match self {
-            Self::UuidV7(maker) => match random.u128() {
-                Ok(random) => Named::As(maker.next(wall_ms(), random)),
-                Err(error) => never(&format!("the operating system gives no random numbers: {error}")),
-            },
-            Self::Snowflake(maker) => match maker.next(wall_ms()) {
+            Self::UuidV7(maker) => Named::As(maker.next(wall_ms, random.u128())),
+            Self::Snowflake(maker) => match maker.next(wall_ms) {
                 Ok(number) => Named::As(number.into()),
                 Err(error) => never(&error),
             },
             Self::Segments(segments, _) => segments.take().map_or(Named::Later, |number| Named::As(number.into())),
+            #[cfg(feature = "measuring")]
+            Self::Same(id) => Named::As(id.clone()),
             Self::Business => never(&"this producer sends only what has an id of its own: set Message::id"),
         }
     }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use baton_core::{MESSAGE_BYTES, Message, Report};
-use bytes::Bytes;
+use baton_core::trace::TraceParent;
+use baton_core::{MESSAGE_BYTES, Message, Report, SendId};
+use baton_engine::SendOutcome;
 use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 
@@ -17,12 +18,21 @@ use super::receipt::Reason;
 /// A message on its way to the driver.
 pub(super) struct Submission {
     pub(super) message: Message,
-    /// The header of its trace, if it does not bring one along.
-    pub(super) trace: Option<Bytes>,
+    pub(super) trace: Trace,
     /// When it was sent.
     pub(super) sent_ms: u64,
     pub(super) reply: Reply,
     pub(super) hold: Hold,
+}
+
+/// In which trace a message stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Trace {
+    /// In the one that its headers name, or in none.
+    AsItIs,
+    Of(TraceParent),
+    /// It begins one.
+    New,
 }
 
 /// What a message holds of the buffer until it has ended.
@@ -36,6 +46,11 @@ impl Hold {
     /// What a message will hold.
     pub(super) fn of(message: &Message) -> Self {
         Self { bytes: message.bytes().saturating_add(MESSAGE_BYTES), generation: 0 }
+    }
+
+    /// The message's own bytes.
+    pub(super) fn message_bytes(self) -> usize {
+        self.bytes - MESSAGE_BYTES
     }
 }
 
@@ -74,10 +89,21 @@ pub(super) enum NotTakenReason {
     Never(Reason),
 }
 
+/// What came for the driver.
+#[derive(Default)]
+pub(super) struct Came {
+    /// Without an id yet.
+    pub(super) submissions: VecDeque<Submission>,
+    pub(super) commands: Vec<Command>,
+    pub(super) answers: Vec<(SendId, SendOutcome)>,
+}
+
 /// See above.
 pub(super) struct Inbox {
     bytes_max: usize,
     state: Mutex<State>,
+    /// What the engine said. Apart from the rest, so that its threads do not wait for those who send.
+    answers: Mutex<Vec<(SendId, SendOutcome)>>,
     /// Something was put in since the driver looked.
     pending: AtomicBool,
     driver: AtomicWaker,
@@ -103,8 +129,9 @@ struct State {
 
 impl Inbox {
     pub(super) fn new(bytes_max: usize) -> Self {
-        let (state, pending, driver) = (Mutex::default(), AtomicBool::new(false), AtomicWaker::new());
-        Self { bytes_max, state, pending, driver }
+        let (state, answers) = (Mutex::default(), Mutex::default());
+        let (pending, driver) = (AtomicBool::new(false), AtomicWaker::new());
+        Self { bytes_max, state, answers, pending, driver }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,14 +210,24 @@ impl Inbox {
     }
 
     /// Takes all that came.
-    pub(super) fn take(&self, submissions: &mut VecDeque<Submission>, commands: &mut Vec<Command>) -> bool {
+    pub(super) fn take(&self, came: &mut Came) -> bool {
         if !self.pending.swap(false, Ordering::AcqRel) {
             return false;
         }
+        came.answers.append(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.state();
-        submissions.append(&mut state.queue);
-        commands.append(&mut state.commands);
+        match came.submissions.is_empty() {
+            true => std::mem::swap(&mut came.submissions, &mut state.queue),
+            false => came.submissions.append(&mut state.queue),
+        }
+        came.commands.append(&mut state.commands);
         true
+    }
+
+    /// What the engine says of a message.
+    pub(super) fn answered(&self, id: SendId, outcome: SendOutcome) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).push((id, outcome));
+        self.wake();
     }
 
     /// Messages have ended.

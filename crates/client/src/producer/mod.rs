@@ -23,14 +23,14 @@ mod topics;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use baton_core::stamp::Instance;
 use baton_core::trace::{TRACEPARENT_HEADER, TraceParent};
-use baton_core::{Message, SendOptions};
-use bytes::Bytes;
+use baton_core::{Message, SendId, SendOptions};
+use baton_engine::{Answers, SendOutcome};
 use tokio::sync::oneshot;
 
 use crate::Baton;
@@ -44,8 +44,7 @@ pub use receipt::{Reason, Receipt, SendError, Unsent};
 
 use clock::Clock;
 use future::{Outcome, Reply};
-use inbox::{Command, Hold, Inbox, NotTaken, NotTakenReason, Submission, Submitted};
-use random::Random;
+use inbox::{Command, Hold, Inbox, NotTaken, NotTakenReason, Submission, Submitted, Trace};
 
 impl Baton {
     /// A producer for a service: await it, or set it up first.
@@ -101,7 +100,8 @@ type TraceSource = Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>;
 /// Where traces come from.
 struct Tracing {
     source: Option<TraceSource>,
-    roots: Option<Mutex<Random>>,
+    /// Whether a message without one begins one.
+    roots: bool,
 }
 
 /// What a producer has done so far.
@@ -193,23 +193,21 @@ impl Producer {
     where
         C: FnOnce(Result<Receipt, SendError>) + Send + 'static,
     {
-        // Kept here as well, so that it can be given back.
-        let slot = Arc::new(Mutex::new(Some(callback)));
-        let take = |slot: &Mutex<Option<C>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let theirs = Arc::clone(&slot);
-        let call = move |outcome| {
-            if let Some(callback) = take(&theirs) {
-                callback(outcome);
-            }
-        };
-        let Err(not_taken) = self.submit(message, Reply::Callback(Box::new(call)), false) else { return Ok(()) };
-        if matches!(not_taken.reason, NotTakenReason::Full) {
-            let message = not_taken.submission.message;
-            return take(&slot).map_or(Ok(()), |callback| Err(Box::new((message, callback))));
+        let Err(not_taken) = self.submit(message, Reply::Callback(Box::new(callback)), false) else { return Ok(()) };
+        if !matches!(not_taken.reason, NotTakenReason::Full) {
+            let (submission, error) = self.not_taken(*not_taken);
+            tell(submission.reply, Err(error));
+            return Ok(());
         }
-        let (submission, error) = self.not_taken(*not_taken);
-        tell(submission.reply, Err(error));
-        Ok(())
+        let Submission { message, reply, .. } = not_taken.submission;
+        match reply {
+            Reply::Callback(callback) => match callback.into_any().downcast::<C>() {
+                Ok(callback) => Err(Box::new((message, *callback))),
+                // It is what was put in above.
+                Err(_) => Ok(()),
+            },
+            Reply::Future(_) => Ok(()),
+        }
     }
 
     /// Sends many messages, as fast as the buffer takes them, and says how each ended, in their order.
@@ -274,7 +272,10 @@ impl Producer {
     fn submit(&self, mut message: Message, reply: Reply, wait: bool) -> Result<Submitted, Box<NotTaken>> {
         let shared = &self.handle.shared;
         let intercepted = shared.interceptors.iter().try_for_each(|interceptor| interceptor.on_send(&mut message));
-        let trace = if message.headers.last(TRACEPARENT_HEADER).is_some() { None } else { shared.tracing.header() };
+        let trace = match message.headers.last(TRACEPARENT_HEADER) {
+            Some(_) => Trace::AsItIs,
+            None => shared.tracing.current(),
+        };
         let hold = Hold::of(&message);
         let submission = Submission { message, trace, sent_ms: shared.clock.now_ms(), reply, hold };
         if let Err(reason) = intercepted {
@@ -315,18 +316,19 @@ impl Drop for Handle {
 
 impl Tracing {
     fn new(source: Option<TraceSource>, roots: bool) -> Self {
-        Self { source, roots: roots.then(|| Mutex::new(Random::new())) }
+        Self { source, roots }
     }
 
-    /// The header of the current trace, or of a new one.
-    fn header(&self) -> Option<Bytes> {
+    /// The current trace, or a new one.
+    fn current(&self) -> Trace {
         let current = self.source.as_ref().and_then(|source| source());
-        let root = || {
-            let mut random = self.roots.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nothing is recorded here, so the trace is not marked as sampled. Without random numbers there is no trace.
-            Some(TraceParent::root(random.u128().ok()?, random.u64().ok()?, false))
-        };
-        current.or_else(root).map(|trace| trace.encode())
+        current.map_or(if self.roots { Trace::New } else { Trace::AsItIs }, Trace::Of)
+    }
+}
+
+impl Answers for Shared {
+    fn answer(&self, name: u128, outcome: SendOutcome) {
+        self.inbox.answered(SendId::of_number(name), outcome);
     }
 }
 
@@ -402,7 +404,7 @@ fn tell(reply: Reply, outcome: Outcome) -> Option<Outcome> {
     match reply {
         Reply::Future(sender) => sender.send(outcome).err(),
         Reply::Callback(call) => {
-            guarded("a callback of send_with", || call(outcome));
+            guarded("a callback of send_with", || call.call(outcome));
             None
         }
     }

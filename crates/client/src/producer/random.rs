@@ -1,43 +1,32 @@
-//! Random numbers of the operating system, fetched many at a time.
+//! Random numbers: a fast generator that the operating system seeds. They tell messages and traces apart and spread retries; nobody has to be
+//! unable to guess them.
 
-/// Bytes fetched at once: the numbers of a hundred messages, for the price of one call.
-const POOL_BYTES: usize = 4_096;
-
-/// A store of random bytes; each is used once.
-pub(super) struct Random {
-    pool: Box<[u8; POOL_BYTES]>,
-    used: usize,
-}
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 /// The operating system gives none.
 pub(super) type NoRandom = getrandom::Error;
 
+/// A generator with 256 bits of state: no two that are seeded well ever meet.
+pub(super) struct Random(SmallRng);
+
 impl Random {
-    pub(super) fn new() -> Self {
-        Self { pool: Box::new([0; POOL_BYTES]), used: POOL_BYTES }
+    /// Seeded by the operating system.
+    pub(super) fn new() -> Result<Self, NoRandom> {
+        let mut seed = <SmallRng as SeedableRng>::Seed::default();
+        getrandom::fill(&mut seed)?;
+        Ok(Self(SmallRng::from_seed(seed)))
     }
 
-    pub(super) fn bytes<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], NoRandom> {
-        const { assert!(COUNT <= POOL_BYTES) };
-        if POOL_BYTES - self.used < COUNT {
-            getrandom::fill(self.pool.as_mut_slice())?;
-            self.used = 0;
-        }
-        let mut bytes = [0; COUNT];
-        bytes.copy_from_slice(&self.pool[self.used..self.used + COUNT]);
-        self.used += COUNT;
-        Ok(bytes)
+    pub(super) fn u128(&mut self) -> u128 {
+        u128::from(self.u64()) << 64 | u128::from(self.u64())
     }
 
-    pub(super) fn u128(&mut self) -> Result<u128, NoRandom> {
-        self.bytes().map(u128::from_ne_bytes)
+    pub(super) fn u64(&mut self) -> u64 {
+        self.0.next_u64()
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, NoRandom> {
-        self.bytes().map(u64::from_ne_bytes)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, NoRandom> {
-        self.bytes().map(u32::from_ne_bytes)
+    pub(super) fn u32(&mut self) -> u32 {
+        self.0.next_u32()
     }
 }

@@ -113,6 +113,10 @@ struct Producer {
 }
 
 impl EngineProducer for Producer {
+    fn hand_over(&self, record: &Record, answer: Answer) -> Result<(), NoRoom> {
+        self.inner.hand_over(record, answer)
+    }
+
     fn send(&self, record: Record) -> Result<EngineFuture<'static, Result<Stored, SendError>>, Full> {
         let (topic, log, inner) = (record.to.topic.to_string(), self.log.clone(), self.inner.clone());
         Ok(Box::pin(async move {

@@ -37,19 +37,21 @@ impl UuidV7 {
         }
         let version = 0x7000 | u128::from(self.counter);
         let variant = u128::from((random as u64 >> 2) | 1 << 63);
-        MessageId::of_checked(text(u128::from(self.time_ms) << 80 | version << 64 | variant).into())
+        let text = text(u128::from(self.time_ms) << 80 | version << 64 | variant);
+        MessageId::of_checked(String::from_utf8_lossy(&text).as_ref().into())
     }
 }
 
 /// 32 hexadecimal digits in lower case, in groups of 8, 4, 4, 4 and 12.
-fn text(uuid: u128) -> String {
+fn text(uuid: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(36);
-    for (at, byte) in uuid.to_be_bytes().into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
+    let (mut text, mut at) = ([b'-'; 36], 0);
+    for byte in uuid.to_be_bytes() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            at += 1;
         }
-        text.extend([char::from(HEX[usize::from(byte >> 4)]), char::from(HEX[usize::from(byte & 15)])]);
+        (text[at], text[at + 1]) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+        at += 2;
     }
     text
 }

@@ -17,6 +17,8 @@ pub(super) struct Lane {
     /// How many it may have.
     pub(super) window: u32,
     pub(super) turn: Turn,
+    /// Where its sequence was when a number was allotted last.
+    pub(super) sequence: Option<usize>,
 }
 
 /// When a lane can hand a message over.
@@ -33,7 +35,7 @@ pub(super) enum Turn {
 impl Lane {
     pub(super) fn new(partition: TopicPartition, window: u32) -> Self {
         let (queued, waiting) = (VecDeque::new(), BTreeMap::new());
-        Self { partition, queued, waiting, in_flight: 0, window: window.max(1), turn: Turn::None }
+        Self { partition, queued, waiting, in_flight: 0, window: window.max(1), turn: Turn::None, sequence: None }
     }
 
     pub(super) fn is_idle(&self) -> bool {

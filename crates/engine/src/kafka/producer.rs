@@ -11,19 +11,20 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::durability::Durabilities;
 use super::failure;
 use super::settings::BufferLimits;
-use crate::{EngineError, EngineFuture, EngineProducer, Fate, Full, Record, Retry, SendError, Stored};
+use crate::{Answer, EngineError, EngineFuture, EngineProducer, Fate, NoRoom, Record, SendError, Stored};
 
 /// Bytes that a record takes up beside its key, content and headers.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
 /// What librdkafka carries along with a record, and gives back when it was delivered or given up.
 pub(super) struct Ticket {
-    done: oneshot::Sender<Result<i64, Code>>,
+    answer: Answer,
+    topic: Arc<str>,
     bytes: usize,
 }
 
@@ -33,11 +34,13 @@ struct Buffer {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     changed: Notify,
+    /// How many wait for a change: mostly nobody does, and telling nobody costs a lock.
+    waiting: AtomicUsize,
 }
 
 impl Buffer {
     fn has_room(&self) -> bool {
-        self.messages.load(Ordering::Acquire) < self.limits.messages
+        self.messages.load(Ordering::SeqCst) < self.limits.messages
             && self.bytes.load(Ordering::Acquire) < self.limits.bytes
     }
 
@@ -47,14 +50,47 @@ impl Buffer {
     }
 
     fn remove(&self, bytes: usize) {
-        self.messages.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.changed.notify_waiters();
+        // In one order with what `until` does: either it sees this, or this sees that somebody waits.
+        self.messages.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until it is so.
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let _waiting = Waiting::begin(&self.waiting);
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Somebody waits, until he has what he waits for or does not want it any more.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 struct Context {
     buffer: Arc<Buffer>,
+    durabilities: Arc<Durabilities>,
 }
 
 impl ClientContext for Context {
@@ -67,14 +103,17 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let Ticket { answer, topic, bytes } = *ticket;
         let outcome = match result {
-            Ok(message) => Ok(message.offset()),
-            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(Code::Unknown)),
+            Ok(message) => {
+                let offset = Some(message.offset()).filter(|offset| *offset >= 0);
+                Ok(Stored { offset, durability: self.durabilities.of(&topic) })
+            }
+            Err((error, _)) => Err(failure::send_error(error.rdkafka_error_code().unwrap_or(Code::Unknown))),
         };
         // Before the answer: who hears that a record is done may count on its room.
-        self.buffer.remove(ticket.bytes);
-        // Nobody listening is fine: the record was handed over all the same.
-        let _ = ticket.done.send(outcome);
+        self.buffer.remove(bytes);
+        answer.give(outcome);
     }
 }
 
@@ -96,55 +135,59 @@ impl KafkaProducer {
         durabilities: Arc<Durabilities>,
     ) -> Result<Self, EngineError> {
         let (messages, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let buffer = Arc::new(Buffer { limits, messages, bytes, changed: Notify::new() });
-        let client = Self::client(&config, &buffer)?;
+        let waiting = AtomicUsize::new(0);
+        let buffer = Arc::new(Buffer { limits, messages, bytes, changed: Notify::new(), waiting });
+        let client = Self::client(&config, &buffer, &durabilities)?;
         Ok(Self { config, buffer, durabilities, client: Mutex::new(Some(client)) })
     }
 
-    fn client(config: &ClientConfig, buffer: &Arc<Buffer>) -> Result<Client, EngineError> {
-        ThreadedProducer::from_config_and_context(config, Context { buffer: buffer.clone() })
+    fn client(
+        config: &ClientConfig,
+        buffer: &Arc<Buffer>,
+        durabilities: &Arc<Durabilities>,
+    ) -> Result<Client, EngineError> {
+        let context = Context { buffer: buffer.clone(), durabilities: durabilities.clone() };
+        ThreadedProducer::from_config_and_context(config, context)
             .map_err(|error| failure::engine_error("the producer for Kafka", &error))
     }
 
-    /// Hands a record to the client library. A client that failed for good is replaced once.
-    fn hand_over(&self, record: &Record, bytes: usize) -> Result<oneshot::Receiver<Result<i64, Code>>, Code> {
+    /// Hands a record to the client library. A client that failed for good is replaced once. Gives the answer back with the reason if
+    /// the record was not taken.
+    fn take(&self, record: &Record, bytes: usize, answer: Answer) -> Result<(), (Code, Answer)> {
         let mut guard = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = guard.as_ref().ok_or(Code::Fatal)?;
-        match self.try_send(client, record, bytes) {
-            Err(Code::Fatal) => {
+        let Some(client) = guard.as_ref() else { return Err((Code::Fatal, answer)) };
+        match self.try_send(client, record, bytes, answer) {
+            Err((Code::Fatal, answer)) => {
                 tracing::warn!(error = ?client.client().fatal_error(), "the Kafka producer failed for good and is replaced");
-                let fresh = Self::client(&self.config, &self.buffer).map_err(|_| Code::Fatal)?;
+                let Ok(fresh) = Self::client(&self.config, &self.buffer, &self.durabilities) else {
+                    return Err((Code::Fatal, answer));
+                };
                 end(guard.replace(fresh));
-                let client = guard.as_ref().ok_or(Code::Fatal)?;
-                self.try_send(client, record, bytes)
+                let Some(client) = guard.as_ref() else { return Err((Code::Fatal, answer)) };
+                self.try_send(client, record, bytes, answer)
             }
             result => result,
         }
     }
 
-    fn try_send(
-        &self,
-        client: &Client,
-        record: &Record,
-        bytes: usize,
-    ) -> Result<oneshot::Receiver<Result<i64, Code>>, Code> {
-        let partition = i32::try_from(record.to.partition).map_err(|_| Code::UnknownPartition)?;
-        let (done, receiver) = oneshot::channel();
-        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&record.to.topic, Box::new(Ticket { done, bytes }))
-            .partition(partition);
+    fn try_send(&self, client: &Client, record: &Record, bytes: usize, answer: Answer) -> Result<(), (Code, Answer)> {
+        let Ok(partition) = i32::try_from(record.to.partition) else { return Err((Code::UnknownPartition, answer)) };
+        let headers = match headers(record) {
+            Ok(headers) => headers,
+            Err(code) => return Err((code, answer)),
+        };
+        let ticket = Box::new(Ticket { answer, topic: record.to.topic.clone(), bytes });
+        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(&record.to.topic, ticket).partition(partition);
         base.key = record.key.as_deref();
         base.payload = record.payload.as_deref();
         base.timestamp = record.timestamp_ms;
-        base.headers = headers(record)?;
+        base.headers = headers;
         // Counted first: the delivery may be reported before `send` returns.
         self.buffer.add(bytes);
-        match client.send(base) {
-            Ok(()) => Ok(receiver),
-            Err((error, _)) => {
-                self.buffer.remove(bytes);
-                Err(error.rdkafka_error_code().unwrap_or(Code::InvalidArgument))
-            }
-        }
+        client.send(base).map_err(|(error, back)| {
+            self.buffer.remove(bytes);
+            (error.rdkafka_error_code().unwrap_or(Code::InvalidArgument), back.delivery_opaque.answer)
+        })
     }
 }
 
@@ -174,42 +217,28 @@ impl ToBytes for Value<'_> {
 }
 
 impl EngineProducer for KafkaProducer {
-    fn send(&self, record: Record) -> Result<EngineFuture<'static, Result<Stored, SendError>>, Full> {
+    fn hand_over(&self, record: &Record, answer: Answer) -> Result<(), NoRoom> {
         if !self.buffer.has_room() {
-            return Err(Full(Box::new(record)));
+            answer.withdraw();
+            return Err(NoRoom);
         }
-        let bytes = RECORD_OVERHEAD_BYTES + record_bytes(&record);
-        match self.hand_over(&record, bytes) {
-            Ok(receiver) => {
-                let durabilities = self.durabilities.clone();
-                Ok(Box::pin(async move {
-                    match receiver.await {
-                        Ok(Ok(offset)) => {
-                            let offset = (offset >= 0).then_some(offset);
-                            Ok(Stored { offset, durability: durabilities.of(&record.to.topic) })
-                        }
-                        Ok(Err(code)) => Err(failure::send_error(code)),
-                        Err(_) => Err(ended()),
-                    }
-                }))
+        let bytes = RECORD_OVERHEAD_BYTES + record_bytes(record);
+        match self.take(record, bytes, answer) {
+            Ok(()) => Ok(()),
+            Err((Code::QueueFull, answer)) => {
+                answer.withdraw();
+                Err(NoRoom)
             }
-            Err(Code::QueueFull) => Err(Full(Box::new(record))),
             // It never left this process.
-            Err(code) => Ok(Box::pin(std::future::ready(Err(refused(code))))),
+            Err((code, answer)) => {
+                answer.give(Err(refused(code)));
+                Ok(())
+            }
         }
     }
 
     fn room(&self) -> EngineFuture<'_, ()> {
-        Box::pin(async move {
-            loop {
-                let mut changed = std::pin::pin!(self.buffer.changed.notified());
-                changed.as_mut().enable();
-                if self.buffer.has_room() {
-                    return;
-                }
-                changed.await;
-            }
-        })
+        Box::pin(self.buffer.until(Buffer::has_room))
     }
 
     fn flush(&self, wait: Duration) -> EngineFuture<'_, usize> {
@@ -219,16 +248,7 @@ impl EngineProducer for KafkaProducer {
                 // Says only that it is not done yet.
                 let _ = client.flush(Duration::ZERO);
             }
-            let emptied = async {
-                loop {
-                    let mut changed = std::pin::pin!(self.buffer.changed.notified());
-                    changed.as_mut().enable();
-                    if self.buffer.messages.load(Ordering::Acquire) == 0 {
-                        return;
-                    }
-                    changed.await;
-                }
-            };
+            let emptied = self.buffer.until(|buffer| buffer.messages.load(Ordering::SeqCst) == 0);
             // Over or not, the count says it.
             let _ = tokio::time::timeout(wait, emptied).await;
             self.buffer.messages.load(Ordering::Acquire)
@@ -244,11 +264,6 @@ fn record_bytes(record: &Record) -> usize {
 /// The client library refused to take a record.
 fn refused(code: Code) -> SendError {
     SendError { fate: Fate::NotStored, ..failure::send_error(code) }
-}
-
-fn ended() -> SendError {
-    let cause = "the producer ended before the record was acknowledged; it may be stored".to_owned();
-    SendError { fate: Fate::Unknown, retry: Retry::Later, cause }
 }
 
 impl Drop for KafkaProducer {

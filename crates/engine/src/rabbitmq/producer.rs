@@ -12,12 +12,15 @@ use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, ExchangeKind};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::link::{self, Address, Backoff};
 use super::{DURABILITY, message};
-use crate::{EngineError, EngineFuture, EngineProducer, Fate, Full, ProducerOptions, Record, Retry, SendError, Stored};
+use crate::{
+    Answer, EngineError, EngineFuture, EngineProducer, Fate, NoRoom, ProducerOptions, Record, Retry, SendError,
+    SendOutcome, Stored,
+};
 
 /// Messages and bytes that wait for their confirm, unless the settings say otherwise.
 const BUFFER_MESSAGES_MAX: usize = 100_000;
@@ -30,7 +33,6 @@ const UNCONFIRMED_MAX: usize = 10_000;
 /// Bytes that a record takes up beside its key, content and headers.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
-type Outcome = Result<Stored, SendError>;
 /// A confirm that is waited for, of the record of this number.
 type Confirm = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
 
@@ -41,7 +43,7 @@ struct Item {
     deadline: Instant,
     /// Whether it was ever on its way.
     published: bool,
-    done: oneshot::Sender<Outcome>,
+    answer: Answer,
 }
 
 #[derive(Default)]
@@ -70,7 +72,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn resolve(&self, number: u64, outcome: Outcome) {
+    fn resolve(&self, number: u64, outcome: SendOutcome) {
         let mut queue = self.queue();
         // One whose time was over may be confirmed later.
         let Some(item) = queue.items.remove(&number) else { return };
@@ -78,8 +80,7 @@ impl Shared {
         drop(queue);
         self.unresolved.fetch_sub(1, Ordering::AcqRel);
         self.changed.notify_waiters();
-        // Nobody listening is fine: the record was handed over all the same.
-        let _ = item.done.send(outcome);
+        item.answer.give(outcome);
     }
 
     /// Everything that is not confirmed is to be published again, before what is new.
@@ -124,7 +125,7 @@ fn never(cause: String) -> SendError {
 }
 
 /// What a confirm means.
-fn outcome(confirmation: Confirmation) -> Outcome {
+fn outcome(confirmation: Confirmation) -> SendOutcome {
     match confirmation {
         Confirmation::Ack(None) => Ok(Stored { offset: None, durability: DURABILITY }),
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => Err(SendError {
@@ -186,28 +187,24 @@ impl RabbitProducer {
 }
 
 impl EngineProducer for RabbitProducer {
-    fn send(&self, record: Record) -> Result<EngineFuture<'static, Outcome>, Full> {
-        let (done, receiver) = oneshot::channel();
-        let bytes = RECORD_OVERHEAD_BYTES + record_bytes(&record);
+    fn hand_over(&self, record: &Record, answer: Answer) -> Result<(), NoRoom> {
+        let bytes = RECORD_OVERHEAD_BYTES + record_bytes(record);
         let deadline = Instant::now() + self.delivery_timeout;
         let mut queue = self.shared.queue();
         if queue.items.len() >= self.shared.messages_max || queue.bytes >= self.shared.bytes_max {
-            return Err(Full(Box::new(record)));
+            drop(queue);
+            answer.withdraw();
+            return Err(NoRoom);
         }
         let number = queue.number;
         queue.number += 1;
         queue.bytes += bytes;
         queue.waiting.push_back(number);
-        queue.items.insert(number, Item { record, bytes, deadline, published: false, done });
+        queue.items.insert(number, Item { record: record.clone(), bytes, deadline, published: false, answer });
         self.shared.unresolved.fetch_add(1, Ordering::AcqRel);
         drop(queue);
         self.shared.work.notify_one();
-        Ok(Box::pin(async move {
-            receiver.await.unwrap_or_else(|_| {
-                let cause = "the producer ended before the record was confirmed; it may be stored".to_owned();
-                Err(SendError { fate: Fate::Unknown, retry: Retry::Later, cause })
-            })
-        }))
+        Ok(())
     }
 
     fn room(&self) -> EngineFuture<'_, ()> {
