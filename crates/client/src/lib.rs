@@ -104,5 +104,5 @@ pub use connect::{BadAddress, Baton, ConnectBuilder, ConnectError};
 pub use consumer::{Consumer, ConsumerBuilder, DeadLetter, Handler, HandlerError, Order, Received};
 pub use producer::{
     Closed, Ids, Interceptor, LINGER_MS_DEFAULT, NotSent, Producer, ProducerBuilder, ProducerCounters, ProducerError,
-    Reason, Receipt, SegmentFuture, SegmentSource, SendError, SendFuture, UNSENT_NAMED_MAX, Unsent,
+    Reason, Receipt, SegmentFuture, SegmentSource, SendError, SendFuture, Spool, SpoolState, UNSENT_NAMED_MAX, Unsent,
 };

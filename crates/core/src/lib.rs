@@ -13,6 +13,7 @@ mod ranges;
 mod retry;
 mod send;
 mod sequences;
+mod spool;
 pub mod stamp;
 pub mod trace;
 
@@ -27,9 +28,13 @@ pub use ranges::Ranges;
 pub use retry::{ATTEMPTS_MAX_DEFAULT, DELAY_MAX, Retry};
 pub use send::{
     BUFFER_BYTES_DEFAULT, DELIVERY_TIMEOUT_MS_DEFAULT, End, Ended, Failure, HandOver, IN_FLIGHT_GRACE_MS,
-    IN_FLIGHT_MAX_DEFAULT, MESSAGE_BYTES, Refusal, Refused, SendId, SendOptions, Sends, Why,
+    IN_FLIGHT_MAX_DEFAULT, MESSAGE_BYTES, Refusal, Refused, SendId, SendOptions, Sends, TakenOut, Why,
 };
 pub use sequences::{
     EpochTooLow, Fate, NoSequence, REPORT_INTERVAL_MS, REPORT_MESSAGES, SEQUENCES_MAX, Sequences, Ticket,
     UNREPORTED_INTERVALS_MAX,
+};
+pub use spool::{
+    OthersEvidence, SPOOL_AWAY_AFTER_MS_DEFAULT, SPOOL_BYTES_MAX_DEFAULT, SPOOL_WINDOW_BYTES_MAX, SPOOL_WINDOW_MAX,
+    SpoolFull, SpoolLag, SpoolOptions, SpoolRead, Spooling,
 };

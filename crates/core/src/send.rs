@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::sequences::{Fate, NoSequence, Sequences, Ticket};
 use crate::stamp::Stamp;
-use crate::{MessageId, Retry, TopicPartition};
+use crate::{DELAY_MAX, MessageId, Retry, TopicPartition};
 
 use lane::{Lane, Turn};
 use timeline::{Links, Timeline};
@@ -191,7 +191,32 @@ struct Entry<T> {
     attempts: u32,
     /// One attempt at least left it unknown whether it is stored.
     unknown: bool,
-    ticket: Option<(Ticket, Stamp)>,
+    stamp: Option<Stamp>,
+    /// The number in its sequence, to be used up when it ends. None of those that were stamped elsewhere.
+    ticket: Option<Ticket>,
+    /// Tried again until the engine has it.
+    lasting: bool,
+}
+
+/// A message that was taken out of [`Sends`]; it does not end there.
+#[derive(Debug)]
+pub struct TakenOut<T> {
+    /// Its name: what the engine still says of it comes under this.
+    pub id: SendId,
+    /// What came with it.
+    pub item: T,
+    /// Where it goes.
+    pub partition: TopicPartition,
+    /// Its stamp. If it had none, that is the next one of its sequence.
+    pub stamp: Stamp,
+    /// Its number, to be used up when it is known how it ended.
+    pub ticket: Option<Ticket>,
+    /// The engine has it, too.
+    pub in_flight: bool,
+    /// It may be stored.
+    pub fate: Fate,
+    /// How often it was handed over.
+    pub attempts: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,8 +353,95 @@ impl<T> Sends<T> {
         self.accepted += 1;
         let number = self.accepted;
         let links = Links::default();
-        let (state, attempts, unknown, ticket) = (State::Queued, 0, false, None);
-        let entry = Entry { number, item, id, lane, bytes, deadline_ms, links, state, attempts, unknown, ticket };
+        let (state, attempts, unknown, stamp, ticket) = (State::Queued, 0, false, None, None);
+        let entry = Entry {
+            number,
+            item,
+            id,
+            lane,
+            bytes,
+            deadline_ms,
+            links,
+            state,
+            attempts,
+            unknown,
+            stamp,
+            ticket,
+            lasting: false,
+        };
+        Ok(self.put(entry))
+    }
+
+    /// Takes a message that was stamped before and that is tried again until the engine has it: it comes from where it is kept. Takes up
+    /// nothing of the buffer; whoever keeps it bounds how many of them there are.
+    pub fn accept_lasting(
+        &mut self,
+        now_ms: u64,
+        partition: &TopicPartition,
+        stamp: Stamp,
+        item: T,
+    ) -> Result<SendId, Refused<T>> {
+        self.advance(now_ms);
+        let lane = match self.closed {
+            true => Err(Refusal::Closed),
+            false => self.lane(partition),
+        };
+        let lane = match lane {
+            Ok(lane) => lane,
+            Err(refusal) => return Err(Refused { item, refusal }),
+        };
+        self.accepted += 1;
+        let (number, id, links) = (self.accepted, stamp.id.clone(), Links::default());
+        Ok(self.put(Entry {
+            number,
+            item,
+            id,
+            lane,
+            bytes: 0,
+            deadline_ms: u64::MAX,
+            links,
+            state: State::Queued,
+            attempts: 0,
+            unknown: false,
+            stamp: Some(stamp),
+            ticket: None,
+            lasting: true,
+        }))
+    }
+
+    /// Takes the messages out that have not ended, but for those that last, in the order in which they were accepted. `wanted` is asked
+    /// about each, with whether the engine has it.
+    pub fn take_out(&mut self, now_ms: u64, mut wanted: impl FnMut(&T, bool) -> bool) -> Vec<TakenOut<T>> {
+        self.advance(now_ms);
+        let mut slots: Vec<_> = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, entry)| entry.as_ref().filter(|entry| !entry.lasting).map(|entry| (entry.number, slot)))
+            .collect();
+        slots.sort_unstable();
+        let mut taken = Vec::with_capacity(slots.len());
+        for (_, slot) in slots {
+            let Some(entry) = self.entries[slot].as_ref() else { continue };
+            let (lane, in_flight) = (entry.lane, entry.state == State::InFlight);
+            if !wanted(&entry.item, in_flight) || self.stamped(slot).is_err() {
+                continue;
+            }
+            if let Some((id, entry)) = self.remove(slot)
+                && let Some(stamp) = entry.stamp
+            {
+                let partition = self.lanes[lane].partition.clone();
+                let fate = if entry.unknown || in_flight { Fate::Unknown } else { Fate::NotStored };
+                let (item, ticket, attempts) = (entry.item, entry.ticket, entry.attempts);
+                taken.push(TakenOut { id, item, partition, stamp, ticket, in_flight, fate, attempts });
+            }
+            self.turn(lane);
+        }
+        taken
+    }
+
+    fn put(&mut self, entry: Entry<T>) -> SendId {
+        let (number, lane, bytes) = (entry.number, entry.lane, entry.bytes);
         let slot = self.free.pop().unwrap_or(self.entries.len());
         if slot == self.entries.len() {
             self.entries.push(Some(entry));
@@ -340,7 +452,7 @@ impl<T> Sends<T> {
         self.bytes += bytes;
         self.lanes[lane].queued.push_back(slot);
         self.turn(lane);
-        Ok(SendId { slot, number })
+        SendId { slot, number }
     }
 
     fn room(&self, bytes: usize) -> Result<(), Refusal> {
@@ -387,11 +499,12 @@ impl<T> Sends<T> {
 
     /// Gives the message its stamp, unless it has one: what was stamped once keeps its stamp.
     fn stamped(&mut self, slot: usize) -> Result<(), NoSequence> {
-        let Some(entry) = self.entries[slot].as_mut().filter(|entry| entry.ticket.is_none()) else { return Ok(()) };
+        let Some(entry) = self.entries[slot].as_mut().filter(|entry| entry.stamp.is_none()) else { return Ok(()) };
         let lane = &mut self.lanes[entry.lane];
         let ticket = self.sequences.allot_at(&mut lane.sequence, &lane.partition, self.now_ms)?;
         let (instance, epoch, sequence) = (self.sequences.instance().clone(), ticket.epoch(), ticket.sequence());
-        entry.ticket = Some((ticket, Stamp { id: entry.id.clone(), instance, epoch, sequence }));
+        entry.stamp = Some(Stamp { id: entry.id.clone(), instance, epoch, sequence });
+        entry.ticket = Some(ticket);
         Ok(())
     }
 
@@ -400,7 +513,7 @@ impl<T> Sends<T> {
         entry.state = State::InFlight;
         entry.attempts += 1;
         let id = SendId { slot, number: entry.number };
-        let (_, stamp) = entry.ticket.as_ref()?;
+        let stamp = entry.stamp.as_ref()?;
         let partition = &self.lanes[entry.lane].partition;
         Some(HandOver { id, stamp, attempt: entry.attempts, partition, item: &mut entry.item })
     }
@@ -435,6 +548,13 @@ impl<T> Sends<T> {
             }
             Err(failure) => {
                 entry.unknown |= failure.fate == Fate::Unknown;
+                if entry.lasting {
+                    // It was promised to somebody: nothing that the engine says ends it.
+                    let delay = retry.max_attempts(u32::MAX).delay(entry.attempts, random, None);
+                    self.wait(id.slot, delay.unwrap_or(DELAY_MAX));
+                    self.turn(lane);
+                    return true;
+                }
                 let remaining = Duration::from_millis(entry.deadline_ms.saturating_sub(now_ms));
                 match retry.delay(entry.attempts, random, Some(remaining)) {
                     Some(delay) if failure.retryable => self.wait(id.slot, delay),
@@ -548,25 +668,29 @@ impl<T> Sends<T> {
     }
 
     fn finish(&mut self, slot: usize, end: End) {
+        let Some((id, entry)) = self.remove(slot) else { return };
+        if let Some(ticket) = entry.ticket {
+            match &end {
+                End::Acknowledged => self.sequences.acknowledged(ticket, self.now_ms),
+                End::GivenUp { fate, .. } => self.sequences.abandoned(ticket, *fate, self.now_ms),
+            };
+        }
+        let partition = self.lanes[entry.lane].partition.clone();
+        let (stamp, attempts) = (entry.stamp, entry.attempts);
+        self.ended.push_back(Ended { id, item: entry.item, partition, stamp, attempts, end });
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<(SendId, Entry<T>)> {
         let line = match &self.entries[slot] {
             Some(entry) if entry.links.overdue => &mut self.overdue,
             _ => &mut self.timely,
         };
         line.remove(&mut self.entries, slot);
-        let Some(entry) = self.entries[slot].take() else { return };
+        let entry = self.entries[slot].take()?;
         self.free.push(slot);
         self.bytes -= entry.bytes;
         self.lanes[entry.lane].forget(entry.state, slot, entry.number);
-        let stamp = entry.ticket.map(|(ticket, stamp)| {
-            match &end {
-                End::Acknowledged => self.sequences.acknowledged(ticket, self.now_ms),
-                End::GivenUp { fate, .. } => self.sequences.abandoned(ticket, *fate, self.now_ms),
-            };
-            stamp
-        });
-        let id = SendId { slot, number: entry.number };
-        let partition = self.lanes[entry.lane].partition.clone();
-        self.ended.push_back(Ended { id, item: entry.item, partition, stamp, attempts: entry.attempts, end });
+        Some((SendId { slot, number: entry.number }, entry))
     }
 
     /// Puts a lane where it belongs: among those that can hand over now, or later, or not before something of theirs ends.

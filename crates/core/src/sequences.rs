@@ -207,6 +207,13 @@ impl Sequences {
         })
     }
 
+    /// The same of a number whose ticket is gone, because its message was kept elsewhere meanwhile. `false`: the number is of other
+    /// sequences, and nothing was done. Must be said once for each number.
+    pub fn acknowledged_later(&mut self, partition: &TopicPartition, epoch: u32, sequence: u64, now_ms: u64) -> bool {
+        let Some(slot) = self.places.get(partition).copied() else { return false };
+        self.acknowledged(Ticket { slot, epoch, sequence }, now_ms)
+    }
+
     fn end(&mut self, ticket: &Ticket, now_ms: u64, set: impl FnOnce(&mut SequenceEvidence) -> &mut Ranges) -> bool {
         let ours = |sequence: &&mut Sequence| {
             sequence.epoch == ticket.epoch && sequence.unreported.highest >= ticket.sequence && sequence.in_flight > 0

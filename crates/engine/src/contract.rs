@@ -61,6 +61,8 @@ pub enum Medium {
     PageCache,
     /// On the disk.
     Disk,
+    /// On the disk of the sender's own machine; no engine has it yet. No engine says this: a producer's spool does.
+    Spool,
 }
 
 /// How many copies.

@@ -20,6 +20,7 @@ use super::clock::wall_ms;
 use super::driver::{Driver, Parts, engine_timeout, timeout_ms};
 use super::ids::IdMaker;
 use super::random::{NoRandom, Random};
+use super::spool::{Desk, Spool, Store};
 use super::topics::Topics;
 use super::{Ids, Interceptor, OnAbandoned, Producer, SendError, Shared, TraceSource, evidence};
 
@@ -44,6 +45,9 @@ pub enum ProducerError {
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers: {0}")]
     Random(NoRandom),
+    /// The spool cannot be opened.
+    #[error("{0}")]
+    Spool(String),
     /// The engine refuses.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -69,6 +73,7 @@ pub struct ProducerBuilder {
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_abandoned: Option<OnAbandoned>,
     trace_source: Option<TraceSource>,
+    spool: Option<Spool>,
     #[cfg(feature = "measuring")]
     stamps: bool,
 }
@@ -93,6 +98,7 @@ impl ProducerBuilder {
             interceptors: Vec::new(),
             on_abandoned: None,
             trace_source: None,
+            spool: None,
             #[cfg(feature = "measuring")]
             stamps: true,
         }
@@ -190,6 +196,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// While the engine is away, messages go to a log on this machine; see [`Spool`]. Without one they wait in the buffer until their delivery
+    /// timeout.
+    pub fn spool(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
+    }
+
     /// Sets a property of the engine's own client, under its own name.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push((name.into(), value.into()));
@@ -225,6 +238,10 @@ impl ProducerBuilder {
             settings: self.properties,
         };
         let producer = self.engine.producer(options).await?;
+        let spool = match self.spool {
+            Some(spool) => Some(open(spool).await?),
+            None => None,
+        };
         let options = SendOptions {
             buffer_bytes_max: self.buffer_bytes_max,
             delivery_timeout_ms: timeout_ms(self.delivery_timeout),
@@ -241,12 +258,17 @@ impl ProducerBuilder {
         let evidence = self
             .evidence
             .then(|| evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), Arc::clone(&shared)));
+        let mut topics = Topics::new(ordered);
+        for (topic, partitions) in spool.iter().flat_map(Desk::topics) {
+            topics.recall(&topic, partitions, shared.clock.now_ms());
+        }
         let parts = Parts {
             shared: Arc::clone(&shared),
             engine: self.engine,
             producer,
             sends: Sends::new(options, Sequences::new(instance.clone(), epoch)),
-            topics: Topics::new(ordered),
+            topics,
+            spool,
             #[cfg(not(feature = "measuring"))]
             ids: IdMaker::new(self.ids),
             #[cfg(feature = "measuring")]
@@ -288,6 +310,15 @@ impl fmt::Debug for ProducerBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("ProducerBuilder").field("service", &self.service).finish_non_exhaustive()
     }
+}
+
+/// Opening waits for the disk.
+async fn open(spool: Spool) -> Result<Desk, ProducerError> {
+    let opening = tokio::task::spawn_blocking(move || {
+        let (store, found) = Store::open(&spool.path)?;
+        Ok(Desk::new(store, found, spool.options))
+    });
+    opening.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ProducerError::Spool)
 }
 
 /// Seconds since 1970, which fit until 2106.

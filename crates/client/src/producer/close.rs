@@ -16,6 +16,8 @@ pub struct Closed {
     pub unsent_count: u64,
     /// How many messages failed in its life whose senders did not look.
     pub abandoned: u64,
+    /// Messages that are in the spool: they go on when a producer opens the same spool again.
+    pub spooled: u64,
     /// Whether the last evidence is stored. If not, an auditor takes what was in flight for open.
     pub evidence_stored: bool,
 }
@@ -23,7 +25,7 @@ pub struct Closed {
 impl Closed {
     /// Whether nothing was left behind.
     pub fn is_clean(&self) -> bool {
-        self.unsent_count == 0 && self.abandoned == 0
+        self.unsent_count == 0 && self.abandoned == 0 && self.spooled == 0
     }
 
     pub(super) fn name(&mut self, error: &SendError) {

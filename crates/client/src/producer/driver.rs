@@ -1,5 +1,7 @@
 //! The one task of a producer: carries messages from the inbox through [`Sends`] to the engine, and tells how they ended.
 
+mod spooled;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::task::{Context, Poll};
 
 use baton_core::stamp::{STAMP_HEADER, Stamp};
 use baton_core::trace::{TRACEPARENT_HEADER, TraceParent};
-use baton_core::{End, Ended, Failure, Fate, HandOver, Message, MessageId, Report, Sends, TopicPartition, Why};
+use baton_core::{End, Ended, Failure, Fate, Message, MessageId, Report, Sends, TopicPartition, Why};
 use baton_engine::{Answer, Answers, Engine, EngineFuture, EngineProducer, NoRoom, Record, SendOutcome, Stored};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
@@ -20,6 +22,7 @@ use super::ids::{IdMaker, Named};
 use super::inbox::{Came, Command, Hold, Submission, Trace};
 use super::random::Random;
 use super::receipt::{Reason, Receipt, SendError, Unsent};
+use super::spool::Desk;
 use super::topics::{Learned, Place, Topics};
 
 /// Messages handed over before the driver looks at what came meanwhile.
@@ -64,6 +67,7 @@ pub(super) struct Parts {
     pub(super) topics: Topics<Submission>,
     pub(super) ids: IdMaker,
     pub(super) evidence: Option<mpsc::Sender<Vec<Report>>>,
+    pub(super) spool: Option<Desk>,
     #[cfg(feature = "measuring")]
     pub(super) stamps: bool,
 }
@@ -158,12 +162,15 @@ impl Driver {
         for command in std::mem::take(&mut self.came.commands) {
             self.command(command, now_ms);
         }
+        self.watch(now_ms);
         self.name(now_ms);
         self.expire(now_ms);
         worked |= self.hand_over(context, now_ms);
-        worked |= self.end();
+        worked |= self.serve_spool(context, now_ms);
+        worked |= self.end(now_ms);
         self.ask(now_ms);
         self.report(now_ms);
+        self.show_spool(now_ms);
         self.finish(now_ms);
         worked
     }
@@ -171,6 +178,9 @@ impl Driver {
     fn command(&mut self, command: Command, now_ms: u64) {
         match command {
             Command::Partitions { topic, answer } => {
+                if let Ok(partitions) = answer {
+                    self.prepare_spool(&topic, partitions);
+                }
                 let random = self.random.u64();
                 match self.parts.topics.learned(&topic, now_ms, random, answer) {
                     Learned::Place(waiting) => {
@@ -189,6 +199,7 @@ impl Driver {
                 }
             }
             Command::Reported(reports) => self.reported(reports, now_ms),
+            Command::SpoolRead { partition, kept } => self.unspool(&partition, kept, now_ms),
             Command::Detach => {
                 if matches!(self.phase, Phase::Open) {
                     self.phase = Phase::Detached;
@@ -212,14 +223,22 @@ impl Driver {
                     retryable: error.retry == baton_engine::Retry::Later,
                 }),
             };
-            if let Some(item) = self.parts.sends.item_mut(id) {
-                if result.is_err_and(|failure| !failure.retryable) {
-                    self.parts.topics.doubt(&item.record.to.topic, now_ms);
+            let acknowledged = result.is_ok();
+            match self.parts.sends.item_mut(id) {
+                Some(item) => {
+                    if result.is_err_and(|failure| !failure.retryable) {
+                        self.parts.topics.doubt(&item.record.to.topic, now_ms);
+                    }
+                    if let (Reply::Spool(_), Err(error), Some(desk)) = (&item.reply, &answer, &mut self.parts.spool) {
+                        desk.blocked = Some(error.cause.clone());
+                    }
+                    item.answer = Some(answer);
                 }
-                item.answer = Some(answer);
+                None => self.out_of_limbo(id, acknowledged, now_ms),
             }
-            let random = if result.is_ok() { 0 } else { self.random.u64() };
+            let random = if acknowledged { 0 } else { self.random.u64() };
             self.parts.sends.resolved(id, now_ms, random, result);
+            self.heard(acknowledged, now_ms);
         }
         // Its memory is used again.
         self.came.answers = answers;
@@ -255,6 +274,7 @@ impl Driver {
             Place::Nowhere(reason) => return self.refuse(submission, reason, false),
         };
         let deadline_ms = submission.sent_ms.saturating_add(self.parts.shared.delivery_timeout_ms);
+        let Some(submission) = self.spool(submission, &partition, now_ms) else { return };
         let Some(item) = self.item(submission, &partition) else { return };
         let (id, bytes) = (item.id.clone(), item.hold.message_bytes());
         if let Err(refused) = self.parts.sends.accept_until(now_ms, deadline_ms, &partition, id, bytes, item) {
@@ -317,13 +337,17 @@ impl Driver {
         }
         self.room = None;
         for _ in 0..HAND_OVERS_MAX {
-            let Some(mut next) = self.parts.sends.next(now_ms) else { return false };
-            self.names.complete(&mut next);
+            let Some(next) = self.parts.sends.next(now_ms) else { return false };
+            self.names.complete(next.item, next.stamp);
             self.moved += 1;
             let id = next.id;
             let answer = Answer::of(Arc::clone(&self.answers), id.to_number());
             match self.parts.producer.hand_over(&next.item.record, answer) {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some(desk) = &mut self.parts.spool {
+                        desk.spooling.asked(now_ms);
+                    }
+                }
                 Err(NoRoom) => {
                     self.parts.sends.full(id);
                     let producer = Arc::clone(&self.parts.producer);
@@ -338,11 +362,8 @@ impl Driver {
     }
 
     /// Tells how messages ended. Their room comes first: who hears that a message has ended may count on it.
-    fn end(&mut self) -> bool {
-        while let Some(ended) = self.parts.sends.take_ended() {
-            self.released.push(ended.item.hold);
-            self.outcomes.push(outcome(ended));
-        }
+    fn end(&mut self, now_ms: u64) -> bool {
+        self.take_ended(now_ms);
         self.parts.shared.inbox.release(&mut self.released);
         let worked = !self.outcomes.is_empty();
         self.moved += self.outcomes.len();
@@ -350,6 +371,17 @@ impl Driver {
             self.parts.shared.tell(reply, outcome);
         }
         worked
+    }
+
+    fn take_ended(&mut self, now_ms: u64) {
+        while let Some(ended) = self.parts.sends.take_ended() {
+            if let Reply::Spool(at) = ended.item.reply {
+                self.ended_spooled(&ended, at, now_ms);
+                continue;
+            }
+            self.released.push(ended.item.hold);
+            self.outcomes.push(outcome(ended));
+        }
     }
 
     /// Asks for what is missing, each in a task of its own: there are few of them.
@@ -381,6 +413,10 @@ impl Driver {
             let reports = self.parts.sends.sequences().take_reports(now_ms);
             self.send_reports(reports, now_ms);
         }
+        if !self.reporting {
+            let reports = self.others_reports(now_ms, false);
+            self.send_reports(reports, now_ms);
+        }
         if now_ms >= self.expire_ms {
             self.expire_ms = now_ms.saturating_add(EXPIRE_INTERVAL_MS);
             let sequences = self.parts.sends.sequences();
@@ -395,7 +431,7 @@ impl Driver {
     fn send_reports(&mut self, reports: Vec<Report>, now_ms: u64) {
         let reports = match &self.parts.evidence {
             None => {
-                reports.into_iter().for_each(|report| self.parts.sends.sequences().reported(report));
+                reports.into_iter().for_each(|report| self.report_ended(report, true, now_ms));
                 return;
             }
             Some(_) if reports.is_empty() => return,
@@ -407,7 +443,16 @@ impl Driver {
                 Err(mpsc::error::TrySendError::Full(reports) | mpsc::error::TrySendError::Closed(reports)) => reports,
             },
         };
-        reports.into_iter().for_each(|report| self.parts.sends.sequences().give_back(report, now_ms));
+        reports.into_iter().for_each(|report| self.report_ended(report, false, now_ms));
+    }
+
+    fn report_ended(&mut self, report: Report, stored: bool, now_ms: u64) {
+        let sequences = self.parts.sends.sequences();
+        match (&mut self.parts.spool, stored) {
+            (Some(desk), _) if report.instance != *sequences.instance() => desk.reported(report, stored, now_ms),
+            (_, true) => sequences.reported(report),
+            (_, false) => sequences.give_back(report, now_ms),
+        }
     }
 
     fn reported(&mut self, reports: Vec<(Report, bool)>, now_ms: u64) {
@@ -415,10 +460,7 @@ impl Driver {
         let mut all_stored = true;
         for (report, stored) in reports {
             all_stored &= stored;
-            match stored {
-                true => self.parts.sends.sequences().reported(report),
-                false => self.parts.sends.sequences().give_back(report, now_ms),
-            }
+            self.report_ended(report, stored, now_ms);
         }
         if let Phase::Closing(closing) = &mut self.phase {
             closing.closed.evidence_stored = all_stored;
@@ -447,12 +489,10 @@ impl Driver {
     /// Ends all that has not ended.
     fn abandon(&mut self, now_ms: u64, reason: Reason, closed: &mut Closed) {
         // What ended before is told first: it is no victim of this.
-        self.end();
+        self.end(now_ms);
         self.parts.sends.abandon(now_ms);
-        while let Some(ended) = self.parts.sends.take_ended() {
-            self.released.push(ended.item.hold);
-            self.outcomes.push(outcome(ended));
-        }
+        self.take_ended(now_ms);
+        closed.spooled = self.leave_spool(now_ms);
         let placeless = std::iter::from_fn(|| self.parts.topics.take_late(|_| true)).map(|(submission, _)| submission);
         let early: Vec<_> = placeless.chain(std::mem::take(&mut self.came.submissions)).collect();
         early.into_iter().for_each(|submission| self.refuse(submission, reason.clone(), true));
@@ -460,7 +500,7 @@ impl Driver {
             self.refuse_unheld(submission, reason.clone(), true);
         }
         self.outcomes.iter().filter_map(|(outcome, _)| outcome.as_ref().err()).for_each(|error| closed.name(error));
-        self.end();
+        self.end(now_ms);
     }
 
     /// Ends when nothing is left to do.
@@ -470,7 +510,8 @@ impl Driver {
         }
         let Phase::Closing(closing) = &mut self.phase else { return };
         if !self.reporting && !std::mem::replace(&mut closing.last_taken, true) {
-            let reports = self.parts.sends.sequences().take_last_reports(now_ms);
+            let mut reports = self.parts.sends.sequences().take_last_reports(now_ms);
+            reports.extend(self.others_reports(now_ms, true));
             self.send_reports(reports, now_ms);
         }
         let Phase::Closing(closing) = &mut self.phase else { return };
@@ -479,15 +520,27 @@ impl Driver {
             return;
         }
         closing.closed.evidence_stored &= !late;
-        if let Some(reply) = closing.reply.take() {
-            // Who asked may have gone.
-            let _ = reply.send(std::mem::take(&mut closing.closed));
-        }
+        let (reply, closed) = (closing.reply.take(), std::mem::take(&mut closing.closed));
+        // Who asked may have gone.
+        let answer = move || drop(reply.map(|reply| reply.send(closed)));
         self.phase = Phase::Done;
+        match self.parts.spool.take() {
+            // Who hears that the producer is closed may open its spool again.
+            Some(mut desk) => {
+                desk.mark(now_ms, true);
+                drop(tokio::task::spawn_blocking(move || {
+                    desk.store().close();
+                    answer();
+                }));
+            }
+            None => answer(),
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.parts.sends.is_empty() && self.came.submissions.is_empty() && self.parts.shared.inbox.level().0 == 0
+        self.parts.sends.len() <= self.parts.spool.as_ref().map_or(0, |desk| desk.out)
+            && self.came.submissions.is_empty()
+            && self.parts.shared.inbox.level().0 == 0
     }
 
     /// A message that never came to be handed over.
@@ -516,8 +569,9 @@ impl Driver {
         if let Phase::Closing(closing) = &self.phase {
             return Some(closing.until_ms);
         }
-        let dues =
-            [sends, report, in_line, placeless, unnamed, segment, self.parts.topics.ask_ms(), Some(self.expire_ms)];
+        let spool = self.parts.spool.as_ref().and_then(|desk| desk.due_ms(self.reporting));
+        let (topics, expire) = (self.parts.topics.ask_ms(), Some(self.expire_ms));
+        let dues = [sends, report, in_line, placeless, unnamed, segment, spool, topics, expire];
         dues.into_iter().flatten().min()
     }
 }
@@ -589,8 +643,8 @@ impl Drop for Driver {
 
 impl Names {
     /// Adds trace and stamp behind all other headers, as the last of a name counts. Once: what was stamped keeps its stamp.
-    fn complete(&self, next: &mut HandOver<'_, Item>) {
-        let Item { record, complete, trace, .. } = &mut *next.item;
+    fn complete(&self, item: &mut Item, stamp: &Stamp) {
+        let Item { record, complete, trace, .. } = item;
         #[cfg(feature = "measuring")]
         {
             *complete |= self.left_out;
@@ -601,7 +655,7 @@ impl Names {
         if let Some(trace) = trace {
             record.headers.push(Arc::clone(&self.trace), Some(trace.encode()));
         }
-        record.headers.push(Arc::clone(&self.stamp), Some(next.stamp.encode()));
+        record.headers.push(Arc::clone(&self.stamp), Some(stamp.encode()));
     }
 }
 

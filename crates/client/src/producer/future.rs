@@ -18,6 +18,8 @@ pub(super) type Outcome = Result<Receipt, SendError>;
 pub(super) enum Reply {
     Future(oneshot::Sender<Outcome>),
     Callback(Box<dyn Callback>),
+    /// Nobody: it was promised long ago, and lies there in the spool.
+    Spool(u64),
 }
 
 /// A callback that can be given back as what it was.

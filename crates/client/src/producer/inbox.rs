@@ -48,9 +48,14 @@ impl Hold {
         Self { bytes: message.bytes().saturating_add(MESSAGE_BYTES), generation: 0 }
     }
 
+    /// For what is not in the buffer.
+    pub(super) fn none() -> Self {
+        Self { bytes: 0, generation: 0 }
+    }
+
     /// The message's own bytes.
     pub(super) fn message_bytes(self) -> usize {
-        self.bytes - MESSAGE_BYTES
+        self.bytes.saturating_sub(MESSAGE_BYTES)
     }
 }
 
@@ -62,6 +67,8 @@ pub(super) enum Command {
     Segment(Result<std::ops::Range<u64>, String>),
     /// What became of reports.
     Reported(Vec<(Report, bool)>),
+    /// What was read from the spool.
+    SpoolRead { partition: baton_core::TopicPartition, kept: Result<Vec<super::spool::Kept>, baton_log::ReadError> },
     /// Give up what has not ended, then end.
     Close(oneshot::Sender<Closed>),
     /// Nobody sends any more: end when all have ended.

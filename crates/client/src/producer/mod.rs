@@ -18,6 +18,7 @@ mod inbox;
 mod interceptor;
 mod random;
 mod receipt;
+mod spool;
 mod topics;
 
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ pub use future::SendFuture;
 pub use ids::{Ids, SegmentFuture, SegmentSource};
 pub use interceptor::Interceptor;
 pub use receipt::{Reason, Receipt, SendError, Unsent};
+pub use spool::{Spool, SpoolState};
 
 use clock::Clock;
 use future::{Outcome, Reply};
@@ -88,6 +90,7 @@ pub(crate) struct Shared {
     interceptors: Vec<Arc<dyn Interceptor>>,
     on_abandoned: Option<OnAbandoned>,
     tracing: Tracing,
+    spool: spool::Shown,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     failed: AtomicU64,
@@ -206,7 +209,7 @@ impl Producer {
                 // It is what was put in above.
                 Err(_) => Ok(()),
             },
-            Reply::Future(_) => Ok(()),
+            Reply::Future(_) | Reply::Spool(_) => Ok(()),
         }
     }
 
@@ -263,6 +266,12 @@ impl Producer {
             open: open as u64,
             buffer_bytes,
         }
+    }
+
+    /// What waits in its spool, if it has one.
+    pub fn spool(&self) -> Option<SpoolState> {
+        let shared = &self.handle.shared;
+        shared.spool.state(shared.clock.now_ms())
     }
 
     fn shared(&self) -> Arc<Shared> {
@@ -348,6 +357,7 @@ impl Shared {
             interceptors,
             on_abandoned,
             tracing,
+            spool: spool::Shown::default(),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -403,6 +413,7 @@ impl Shared {
 fn tell(reply: Reply, outcome: Outcome) -> Option<Outcome> {
     match reply {
         Reply::Future(sender) => sender.send(outcome).err(),
+        Reply::Spool(_) => None,
         Reply::Callback(call) => {
             guarded("a callback of send_with", || call.call(outcome));
             None

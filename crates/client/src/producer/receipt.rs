@@ -21,7 +21,8 @@ pub struct Receipt {
     pub epoch: u32,
     /// Its offset, where the engine tells.
     pub offset: Option<i64>,
-    /// What "the engine has it" meant: on which medium, in how many copies.
+    /// What "the engine has it" meant: on which medium, in how many copies. [`Medium::Spool`](crate::Medium::Spool): the engine does not
+    /// have it yet, it is on the disk of this machine and goes there when the engine is back.
     pub durability: Durability,
     /// How often it was handed to the engine. Above 1 it may be stored more than once, each time under this id.
     pub attempts: u32,
@@ -125,6 +126,9 @@ pub enum Reason {
     /// An interceptor refused it.
     #[error("an interceptor refused it: {0}")]
     Intercepted(String),
+    /// The spool did not take it.
+    #[error("the engine is away, and the spool did not take it: {0}")]
+    Spool(String),
     /// The producer was closed.
     #[error("the producer is closed")]
     Closed,

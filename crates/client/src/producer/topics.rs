@@ -93,7 +93,17 @@ impl<T> Topics<T> {
 
     /// Keeps a message until its topic's partitions are known.
     pub(super) fn wait(&mut self, name: &Arc<str>, now_ms: u64, item: T) {
-        let topic = self.topics.entry(Arc::clone(name)).or_insert_with(|| Topic {
+        self.topic(name, now_ms).waiting.push_back(item);
+    }
+
+    /// The topic had so many partitions when somebody looked last. It counts until the engine says something else, which it is asked for now.
+    pub(super) fn recall(&mut self, name: &Arc<str>, partitions: u32, now_ms: u64) {
+        let partitions = NonZeroU32::new(partitions).map(|there| Partitions { there, keyed: there });
+        self.topic(name, now_ms).partitions = partitions;
+    }
+
+    fn topic(&mut self, name: &Arc<str>, now_ms: u64) -> &mut Topic<T> {
+        self.topics.entry(Arc::clone(name)).or_insert_with(|| Topic {
             name: Arc::clone(name),
             partitions: None,
             sticky: Sticky::default(),
@@ -102,8 +112,7 @@ impl<T> Topics<T> {
             failures: 0,
             ask_ms: now_ms,
             cause: "the engine has not said yet how many partitions the topic has".to_owned(),
-        });
-        topic.waiting.push_back(item);
+        })
     }
 
     /// The next topic that the engine is to be asked about now. Of those that nobody sends to any more, too: there are few topics.

@@ -9,4 +9,5 @@ mod forms;
 mod outages;
 mod receipts;
 mod refusals;
+mod spool;
 mod support;

@@ -63,6 +63,11 @@ impl World {
         world
     }
 
+    /// Of the link.
+    pub(crate) fn address(&self) -> String {
+        format!("kafka://{}", self.options.advertised.as_deref().unwrap())
+    }
+
     pub(crate) async fn create(&self, name: &str, partitions: u32) {
         let spec = TopicSpec { name: name.into(), partitions, copies: None, settings: Vec::new() };
         self.engine.create_topic(&spec).await.unwrap();

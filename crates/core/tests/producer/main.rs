@@ -10,5 +10,6 @@ mod ranges;
 mod retry;
 mod send;
 mod sequences;
+mod spool;
 mod stamp;
 mod trace;

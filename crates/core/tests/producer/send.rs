@@ -461,3 +461,80 @@ fn partitions_with_messages_are_bounded_and_idle_ones_make_room() {
     assert!(sends.resolved(id, 0, 0, STORED));
     assert_eq!(offer(&mut sends), Ok(()));
 }
+
+fn stamp(sequence: u64) -> Stamp {
+    Stamp { id: MessageId::from(sequence), instance: Instance::new("before-1").unwrap(), epoch: 3, sequence }
+}
+
+#[test]
+fn a_lasting_message_keeps_its_stamp_and_is_tried_until_the_engine_has_it() {
+    let mut sends = sends(10);
+    let orders = TopicPartition::new("orders", 0);
+    let id = sends.accept_lasting(0, &orders, stamp(41), 41).unwrap();
+    let mut now_ms = 0;
+    for attempt in 0..4 * ATTEMPTS_MAX {
+        now_ms = sends.due_ms().unwrap().max(now_ms);
+        let (handed, item, stamped) = hand_over(&mut sends, now_ms).expect("it is due");
+        assert_eq!((handed, item, stamped), (id, 41, stamp(41)));
+        // Neither a refusal for good nor any time ends it: it was promised to somebody.
+        now_ms += TIMEOUT_MS;
+        assert!(sends.resolved(id, now_ms, u64::MAX, if attempt % 2 == 0 { REFUSED } else { UNKNOWN }));
+        assert!(all_ended(&mut sends).is_empty());
+    }
+    now_ms = sends.due_ms().unwrap().max(now_ms);
+    hand_over(&mut sends, now_ms).unwrap();
+    sends.resolved(id, now_ms, 0, STORED);
+    let ended = all_ended(&mut sends);
+    assert_eq!((ended[0].stamp.clone(), &ended[0].end), (Some(stamp(41)), &End::Acknowledged));
+    assert!(sends.sequences().is_empty(), "its number is of another's sequence");
+}
+
+#[test]
+fn lasting_messages_go_in_their_order_and_take_up_no_room() {
+    let mut sends = sends(10);
+    let orders = TopicPartition::new("orders", 0);
+    for sequence in 1..=500 {
+        sends.accept_lasting(0, &orders, stamp(sequence), sequence).unwrap();
+    }
+    assert_eq!(sends.bytes(), 0);
+    for sequence in 1..=500 {
+        let (id, item, _) = hand_over(&mut sends, 0).unwrap();
+        assert_eq!(item, sequence);
+        sends.resolved(id, 0, 0, STORED);
+    }
+    sends.close();
+    assert_eq!(sends.accept_lasting(0, &orders, stamp(1), 1).unwrap_err().refusal, Refusal::Closed);
+}
+
+#[test]
+fn what_is_taken_out_has_numbers_in_order_and_does_not_end_here() {
+    let mut sends = sends(2);
+    let orders = TopicPartition::new("orders", 0);
+    let lasting = sends.accept_lasting(0, &TopicPartition::new("orders", 1), stamp(9), 9).unwrap();
+    let ids: Vec<_> = (1..=5).map(|item| accept(&mut sends, 0, 0, item)).collect();
+    hand_over(&mut sends, 0).unwrap();
+    while hand_over(&mut sends, 0).is_some() {}
+    sends.resolved(ids[0], 0, 0, UNKNOWN);
+    let taken = sends.take_out(10, |item, _| *item != 5);
+    let seen: Vec<_> =
+        taken.iter().map(|taken| (taken.item, taken.stamp.sequence, taken.in_flight, taken.fate)).collect();
+    assert_eq!(
+        seen,
+        [
+            (1, 1, false, Fate::Unknown),
+            (2, 2, true, Fate::Unknown),
+            (3, 3, false, Fate::NotStored),
+            (4, 4, false, Fate::NotStored)
+        ]
+    );
+    assert!(all_ended(&mut sends).is_empty() && sends.len() == 2, "one was not wanted, one lasts");
+    assert!(!sends.resolved(ids[1], 10, 0, STORED), "it is not here any more");
+    assert_eq!(sends.sequences().in_flight(), 4);
+    // What became of them is heard later, by number.
+    for taken in &taken {
+        assert!(sends.sequences().acknowledged_later(&orders, taken.stamp.epoch, taken.stamp.sequence, 20));
+    }
+    assert_eq!(sends.sequences().in_flight(), 0);
+    assert_eq!(hand_over(&mut sends, 20).map(|(_, item, stamp)| (item, stamp.sequence)), Some((5, 5)));
+    assert!(sends.resolved(lasting, 20, 0, STORED));
+}

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("baton-core", &[]),
     ("baton-engine", &["baton-core", "baton-broker", "baton-log"]),
     ("baton-guard", &["baton-core"]),
-    ("baton", &["baton-core", "baton-engine", "baton-guard", "baton-log"]),
+    ("baton", &["baton-core", "baton-engine", "baton-guard", "baton-log", "baton-wire"]),
     ("baton-bench", &[]),
     ("baton-compat", &[]),
     ("baton-crash", &["baton", "baton-core", "baton-engine", "baton-guard", "baton-testkit"]),

@@ -1,0 +1,371 @@
+//! When messages go to a local log instead of to the engine, and when they come back out of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use thiserror::Error;
+
+use crate::TopicPartition;
+use crate::evidence::{Report, ReportedSequence, SequenceEvidence};
+use crate::sequences::{REPORT_INTERVAL_MS, REPORT_MESSAGES};
+use crate::stamp::{Instance, Stamp};
+
+/// Bytes that a spool holds: some minutes of a busy service.
+pub const SPOOL_BYTES_MAX_DEFAULT: u64 = 1 << 30;
+/// The engine counts as away when it has answered nothing for so long although it was asked, in milliseconds: longer than leaders take to
+/// change hands, short beside any deadline.
+pub const SPOOL_AWAY_AFTER_MS_DEFAULT: u64 = 3_000;
+/// How many messages of a partition may be out of the spool and not acknowledged: as many as a producer hands over by itself.
+pub const SPOOL_WINDOW_MAX: usize = 1_000;
+/// Bytes of those, for each partition.
+pub const SPOOL_WINDOW_BYTES_MAX: u64 = 4 << 20;
+
+/// How a spool is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolOptions {
+    /// How much it holds; see [`SPOOL_BYTES_MAX_DEFAULT`].
+    pub bytes_max: u64,
+    /// After how long the engine is away; see [`SPOOL_AWAY_AFTER_MS_DEFAULT`].
+    pub away_after_ms: u64,
+}
+
+impl Default for SpoolOptions {
+    fn default() -> Self {
+        Self { bytes_max: SPOOL_BYTES_MAX_DEFAULT, away_after_ms: SPOOL_AWAY_AFTER_MS_DEFAULT }
+    }
+}
+
+/// There is no room for the message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the spool is full: {bytes} of {max} bytes wait for the engine")]
+pub struct SpoolFull {
+    /// What waits.
+    pub bytes: u64,
+    /// The bound.
+    pub max: u64,
+}
+
+/// How much waits in a spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolLag {
+    /// Messages that the engine has not acknowledged.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How long the oldest of them has waited, in milliseconds, as far as that is known: those of an earlier process are known once they
+    /// were read.
+    pub oldest_ms: Option<u64>,
+}
+
+/// What is to be read next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolRead {
+    /// Of which partition.
+    pub partition: TopicPartition,
+    /// From which position on.
+    pub from: u64,
+    /// At most so many messages.
+    pub messages_max: usize,
+    /// At most so many bytes, but one message at least.
+    pub bytes_max: u64,
+}
+
+/// Decides what goes to the spool, what comes out of it when, and what is done with. Without I/O: whoever owns the log says what
+/// happened there.
+///
+/// ```text
+/// append ─▶ durable ─▶ wanted ─ loaded ─▶ with the engine ─ done ─▶ behind the mark, and forgotten
+/// ```
+///
+/// - A message goes to the spool if the engine is away, or if an earlier message of its partition is there: none overtakes.
+/// - Messages of a partition come out in the order in which they went in, none before those are resolved that the engine's client had
+///   when it fell silent.
+/// - The mark of a partition is its first message that is not done. What is behind it is gone; all else comes out again after a restart.
+#[derive(Debug)]
+pub struct Spooling {
+    options: SpoolOptions,
+    lanes: BTreeMap<TopicPartition, Lane>,
+    bytes: u64,
+    messages: u64,
+    /// Since when the engine owes an answer.
+    owed_since_ms: Option<u64>,
+    away: bool,
+    /// A mark did.
+    moved: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The first message that is not done.
+    mark: u64,
+    /// Behind the last one that is durable.
+    durable: u64,
+    /// Behind the last one.
+    end: u64,
+    /// Messages from the mark on that were loaded.
+    loaded: VecDeque<Loaded>,
+    loaded_bytes: u64,
+    reading: bool,
+    /// The mark moved since it was asked for.
+    moved: bool,
+    /// Messages that the engine's client had when they went to the spool, and has still.
+    limbo: BTreeSet<u64>,
+    /// Those of them that were acknowledged before they were loaded.
+    early: BTreeSet<u64>,
+    /// When the oldest came, or one after it.
+    oldest_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    bytes: u64,
+    spooled_ms: u64,
+    done: bool,
+}
+
+impl Lane {
+    fn is_empty(&self) -> bool {
+        self.mark == self.end
+    }
+
+    fn next(&self) -> u64 {
+        self.mark + self.loaded.len() as u64
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.reading
+            && self.limbo.is_empty()
+            && self.next() < self.durable
+            && self.loaded.len() < SPOOL_WINDOW_MAX
+            && self.loaded_bytes < SPOOL_WINDOW_BYTES_MAX
+    }
+}
+
+impl Spooling {
+    /// An empty spool, and an engine of which nothing bad is known.
+    pub fn new(options: SpoolOptions) -> Self {
+        Self { options, lanes: BTreeMap::new(), bytes: 0, messages: 0, owed_since_ms: None, away: false, moved: false }
+    }
+
+    /// What an earlier process left behind: durable messages at the positions from `mark` up to `end`.
+    pub fn found(&mut self, partition: TopicPartition, mark: u64, end: u64, bytes: u64) {
+        let lane = Lane { mark, durable: end, end, ..Lane::default() };
+        self.messages += end - mark;
+        self.bytes += bytes;
+        self.lanes.insert(partition, lane);
+    }
+
+    /// The engine owes an answer for a message from now on.
+    pub fn asked(&mut self, now_ms: u64) {
+        self.owed_since_ms.get_or_insert(now_ms);
+    }
+
+    /// The engine has acknowledged something; `owes_more` for other messages.
+    pub fn heard(&mut self, now_ms: u64, owes_more: bool) {
+        self.owed_since_ms = owes_more.then_some(now_ms);
+        self.away = false;
+    }
+
+    /// Nothing is with the engine any more, and nothing was acknowledged: silence means nothing for a while.
+    pub fn settled(&mut self) {
+        self.owed_since_ms = None;
+    }
+
+    /// Lets time pass. `true`: the engine is away from now on, and what it was handed is to go to the spool.
+    pub fn tick(&mut self, now_ms: u64) -> bool {
+        let silent = self.away_ms().is_some_and(|away_ms| away_ms <= now_ms);
+        silent && !std::mem::replace(&mut self.away, true)
+    }
+
+    /// When [`Spooling::tick`] will say that the engine is away, if it says nothing until then.
+    pub fn away_ms(&self) -> Option<u64> {
+        let since_ms = self.owed_since_ms.filter(|_| !self.away)?;
+        Some(since_ms.saturating_add(self.options.away_after_ms))
+    }
+
+    /// Whether the engine is away.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// Whether a message of this partition goes to the spool.
+    pub fn takes(&self, partition: &TopicPartition) -> bool {
+        self.away || self.lanes.get(partition).is_some_and(|lane| !lane.is_empty())
+    }
+
+    /// Whether there is room for so many bytes.
+    pub fn room(&self, bytes: u64) -> Result<(), SpoolFull> {
+        let max = self.options.bytes_max;
+        match self.bytes.checked_add(bytes) {
+            Some(all) if all <= max => Ok(()),
+            _ => Err(SpoolFull { bytes: self.bytes, max }),
+        }
+    }
+
+    /// A message was put behind the others of its partition, where it has this position. `in_limbo`: the engine's client has it, too.
+    pub fn appended(&mut self, partition: &TopicPartition, at: u64, bytes: u64, now_ms: u64, in_limbo: bool) {
+        let lane = self.lanes.entry(partition.clone()).or_insert_with(|| Lane {
+            mark: at,
+            durable: at,
+            end: at,
+            ..Lane::default()
+        });
+        lane.end = at + 1;
+        lane.oldest_ms.get_or_insert(now_ms);
+        if in_limbo {
+            lane.limbo.insert(at);
+        }
+        self.bytes += bytes;
+        self.messages += 1;
+    }
+
+    /// The messages of a partition before this position are durable.
+    pub fn durable(&mut self, partition: &TopicPartition, end: u64) {
+        if let Some(lane) = self.lanes.get_mut(partition) {
+            lane.durable = lane.durable.max(end.min(lane.end));
+        }
+    }
+
+    /// What is to be read now. Answered by [`Spooling::loaded`] for each message and [`Spooling::read`] at the end.
+    pub fn wanted(&mut self) -> Option<SpoolRead> {
+        if self.messages == 0 {
+            return None;
+        }
+        let (partition, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.is_wanted())?;
+        lane.reading = true;
+        Some(SpoolRead {
+            partition: partition.clone(),
+            from: lane.next(),
+            messages_max: SPOOL_WINDOW_MAX - lane.loaded.len(),
+            bytes_max: SPOOL_WINDOW_BYTES_MAX - lane.loaded_bytes,
+        })
+    }
+
+    /// The next message of a partition was read: it goes to the engine now if this says so, and else was acknowledged before.
+    pub fn loaded(&mut self, partition: &TopicPartition, at: u64, bytes: u64, spooled_ms: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(partition).filter(|lane| lane.next() == at && at < lane.end) else {
+            return false;
+        };
+        lane.loaded_bytes += bytes;
+        if lane.loaded.is_empty() {
+            lane.oldest_ms = Some(spooled_ms);
+        }
+        let done = lane.early.remove(&at);
+        lane.loaded.push_back(Loaded { bytes, spooled_ms, done });
+        if done {
+            self.advance(partition);
+        }
+        !done
+    }
+
+    /// A read is over.
+    pub fn read(&mut self, partition: &TopicPartition) {
+        if let Some(lane) = self.lanes.get_mut(partition) {
+            lane.reading = false;
+        }
+    }
+
+    /// The engine has acknowledged a message of the spool. `false`: it was done before.
+    pub fn done(&mut self, partition: &TopicPartition, at: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(partition).filter(|lane| (lane.mark..lane.end).contains(&at)) else {
+            return false;
+        };
+        lane.limbo.remove(&at);
+        let place = usize::try_from(at - lane.mark).unwrap_or(usize::MAX);
+        let news = match lane.loaded.get_mut(place) {
+            Some(loaded) => !std::mem::replace(&mut loaded.done, true),
+            None => lane.early.insert(at),
+        };
+        self.advance(partition);
+        news
+    }
+
+    /// Whether [`Spooling::marks`] has something to say.
+    pub fn has_marks(&self) -> bool {
+        self.moved
+    }
+
+    /// The marks that moved since this was called last. To be kept, some time; what is behind them may go.
+    pub fn marks(&mut self) -> Vec<(TopicPartition, u64)> {
+        self.moved = false;
+        let moved = self
+            .lanes
+            .iter_mut()
+            .filter_map(|(partition, lane)| std::mem::take(&mut lane.moved).then(|| (partition.clone(), lane.mark)));
+        moved.collect()
+    }
+
+    /// The engine's client has given a message up that it had when it went to the spool.
+    pub fn released(&mut self, partition: &TopicPartition, at: u64) {
+        if let Some(lane) = self.lanes.get_mut(partition) {
+            lane.limbo.remove(&at);
+        }
+    }
+
+    fn advance(&mut self, partition: &TopicPartition) {
+        let Some(lane) = self.lanes.get_mut(partition) else { return };
+        while let Some(first) = lane.loaded.pop_front_if(|first| first.done) {
+            lane.mark += 1;
+            (lane.moved, self.moved) = (true, true);
+            lane.loaded_bytes -= first.bytes;
+            self.bytes = self.bytes.saturating_sub(first.bytes);
+            self.messages -= 1;
+        }
+        match lane.loaded.front() {
+            Some(first) => lane.oldest_ms = Some(first.spooled_ms),
+            None if lane.is_empty() => lane.oldest_ms = None,
+            // What was not read yet is no older than what was known before.
+            None => {}
+        }
+    }
+
+    /// How much waits.
+    pub fn lag(&self, now_ms: u64) -> SpoolLag {
+        let oldest_ms = self.lanes.values().filter_map(|lane| lane.oldest_ms).min();
+        let oldest_ms = oldest_ms.map(|oldest_ms| now_ms.saturating_sub(oldest_ms));
+        SpoolLag { messages: self.messages, bytes: self.bytes, oldest_ms }
+    }
+}
+
+/// What is known of sequences that are not this producer's own: those of earlier processes, whose messages come out of the spool now.
+#[derive(Debug, Default)]
+pub struct OthersEvidence {
+    known: BTreeMap<Instance, BTreeMap<(TopicPartition, u32), SequenceEvidence>>,
+    messages: u64,
+    due_ms: Option<u64>,
+}
+
+impl OthersEvidence {
+    /// The engine has a message with this stamp.
+    pub fn acknowledged(&mut self, stamp: &Stamp, partition: &TopicPartition, now_ms: u64) {
+        let sequences = self.known.entry(stamp.instance.clone()).or_default();
+        let evidence = sequences.entry((partition.clone(), stamp.epoch)).or_default();
+        evidence.highest = evidence.highest.max(stamp.sequence);
+        evidence.acknowledged.insert(stamp.sequence);
+        self.messages += 1;
+        self.due_ms.get_or_insert(now_ms.saturating_add(REPORT_INTERVAL_MS));
+    }
+
+    /// When a report is due, if there is anything to say; 0: now.
+    pub fn due_ms(&self) -> Option<u64> {
+        if self.messages >= REPORT_MESSAGES { Some(0) } else { self.due_ms }
+    }
+
+    /// What is new. Each report is to be sent, or given back.
+    pub fn take_reports(&mut self, now_ms: u64) -> Vec<Report> {
+        (self.messages, self.due_ms) = (0, None);
+        let split = |(instance, sequences): (Instance, BTreeMap<(TopicPartition, u32), SequenceEvidence>)| {
+            let reported = |((partition, epoch), evidence)| ReportedSequence { epoch, partition, evidence };
+            Report::split(&instance, now_ms, sequences.into_iter().map(reported))
+        };
+        std::mem::take(&mut self.known).into_iter().flat_map(split).collect()
+    }
+
+    /// A report could not be sent; what it says goes into the next one.
+    pub fn give_back(&mut self, report: Report, now_ms: u64) {
+        let sequences = self.known.entry(report.instance).or_default();
+        for reported in report.sequences {
+            sequences.entry((reported.partition, reported.epoch)).or_default().merge(&reported.evidence);
+        }
+        self.due_ms.get_or_insert(now_ms.saturating_add(REPORT_INTERVAL_MS));
+    }
+}

@@ -1,0 +1,339 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use baton_core::stamp::{Instance, Stamp};
+use baton_core::{MessageId, OthersEvidence, SPOOL_WINDOW_MAX, SpoolFull, SpoolOptions, Spooling, TopicPartition};
+use proptest::prelude::*;
+
+const AWAY_MS: u64 = 1_000;
+const BYTES: u64 = 100;
+const BYTES_MAX: u64 = 40 * BYTES;
+
+fn options() -> SpoolOptions {
+    SpoolOptions { bytes_max: BYTES_MAX, away_after_ms: AWAY_MS }
+}
+
+fn orders(partition: u32) -> TopicPartition {
+    TopicPartition::new("orders", partition)
+}
+
+fn away() -> Spooling {
+    let mut spooling = Spooling::new(options());
+    spooling.asked(0);
+    assert!(spooling.tick(AWAY_MS));
+    spooling
+}
+
+fn keep(spooling: &mut Spooling, partition: u32, at: u64) {
+    spooling.appended(&orders(partition), at, BYTES, 0, false);
+    spooling.durable(&orders(partition), at + 1);
+}
+
+#[test]
+fn the_engine_is_away_when_it_owes_an_answer_for_too_long_and_back_when_it_gives_one() {
+    let mut spooling = Spooling::new(options());
+    assert!(!spooling.tick(1_000_000), "nothing was asked of it");
+    spooling.asked(5_000);
+    spooling.asked(5_900);
+    assert_eq!(spooling.away_ms(), Some(6_000));
+    assert!(!spooling.tick(5_999) && !spooling.takes(&orders(0)));
+    spooling.heard(5_999, true);
+    assert!(!spooling.tick(6_998), "an answer to anything counts for all");
+    assert!(spooling.tick(6_999) && spooling.is_away() && spooling.takes(&orders(0)));
+    assert!(!spooling.tick(9_000) && spooling.away_ms().is_none(), "it is said once");
+    spooling.heard(9_000, false);
+    assert!(!spooling.is_away() && !spooling.takes(&orders(0)) && spooling.away_ms().is_none());
+    spooling.asked(10_000);
+    spooling.settled();
+    assert!(!spooling.tick(20_000), "it owes nothing any more");
+}
+
+#[test]
+fn nothing_overtakes_what_is_in_the_spool() {
+    let mut spooling = away();
+    keep(&mut spooling, 0, 0);
+    spooling.heard(2_000, false);
+    assert!(spooling.takes(&orders(0)), "something of it is there");
+    assert!(!spooling.takes(&orders(1)), "nothing of it is");
+    let read = spooling.wanted().unwrap();
+    assert_eq!((read.partition, read.from), (orders(0), 0));
+    assert!(spooling.loaded(&orders(0), 0, BYTES, 0));
+    spooling.read(&orders(0));
+    assert!(spooling.takes(&orders(0)), "the engine has not said that it has it");
+    assert!(spooling.done(&orders(0), 0) && !spooling.done(&orders(0), 0));
+    assert!(!spooling.takes(&orders(0)));
+}
+
+#[test]
+fn what_is_not_durable_does_not_come_out() {
+    let mut spooling = away();
+    spooling.appended(&orders(0), 0, BYTES, 0, false);
+    spooling.appended(&orders(0), 1, BYTES, 0, false);
+    assert!(spooling.wanted().is_none());
+    spooling.durable(&orders(0), 1);
+    assert!(spooling.wanted().is_some() && spooling.wanted().is_none(), "one read at a time");
+    assert!(spooling.loaded(&orders(0), 0, BYTES, 0));
+    spooling.read(&orders(0));
+    assert!(spooling.wanted().is_none());
+}
+
+#[test]
+fn what_the_engines_client_had_holds_up_its_partition_until_it_is_resolved() {
+    let mut spooling = away();
+    for at in 0..3 {
+        spooling.appended(&orders(0), at, BYTES, 0, at < 2);
+    }
+    spooling.durable(&orders(0), 3);
+    keep(&mut spooling, 1, 0);
+    assert_eq!(spooling.wanted().unwrap().partition, orders(1), "others go on");
+    assert!(spooling.wanted().is_none());
+    assert!(spooling.done(&orders(0), 0), "the client delivered it after all");
+    assert!(spooling.wanted().is_none());
+    spooling.released(&orders(0), 1);
+    assert_eq!(spooling.wanted().unwrap().from, 0);
+    let again: Vec<_> = (0..3).filter(|at| spooling.loaded(&orders(0), *at, BYTES, 0)).collect();
+    assert_eq!(again, [1, 2], "what was delivered does not go out again");
+    assert_eq!(spooling.marks(), [(orders(0), 1)]);
+}
+
+#[test]
+fn a_full_spool_takes_nothing_and_room_comes_back_with_what_is_done() {
+    let mut spooling = away();
+    for at in 0..40 {
+        spooling.room(BYTES).unwrap();
+        keep(&mut spooling, 0, at);
+    }
+    assert_eq!(spooling.room(1), Err(SpoolFull { bytes: BYTES_MAX, max: BYTES_MAX }));
+    let _ = spooling.wanted();
+    for at in 0..2 {
+        spooling.loaded(&orders(0), at, BYTES, 0);
+    }
+    spooling.done(&orders(0), 1);
+    assert!(spooling.room(1).is_err(), "the first of them is not done");
+    spooling.done(&orders(0), 0);
+    assert_eq!(spooling.room(2 * BYTES), Ok(()));
+    assert!(spooling.room(2 * BYTES + 1).is_err());
+    assert!(spooling.room(u64::MAX).is_err());
+}
+
+#[test]
+fn lag_is_said_in_messages_bytes_and_age() {
+    let mut spooling = away();
+    assert_eq!(spooling.lag(5_000), Default::default());
+    spooling.appended(&orders(0), 0, 70, 1_000, false);
+    spooling.appended(&orders(1), 0, 50, 3_000, false);
+    let lag = spooling.lag(5_000);
+    assert_eq!((lag.messages, lag.bytes, lag.oldest_ms), (2, 120, Some(4_000)));
+    spooling.durable(&orders(0), 1);
+    let _ = spooling.wanted();
+    spooling.loaded(&orders(0), 0, 70, 1_000);
+    spooling.done(&orders(0), 0);
+    let lag = spooling.lag(5_000);
+    assert_eq!((lag.messages, lag.bytes, lag.oldest_ms), (1, 50, Some(2_000)));
+}
+
+#[test]
+fn no_more_than_a_window_is_out_at_a_time() {
+    let mut spooling = Spooling::new(SpoolOptions { bytes_max: u64::MAX, ..options() });
+    spooling.found(orders(0), 5, 5 + 3_000, 3_000 * BYTES);
+    let read = spooling.wanted().unwrap();
+    assert_eq!((read.from, read.messages_max), (5, SPOOL_WINDOW_MAX));
+    for at in 5..5 + SPOOL_WINDOW_MAX as u64 {
+        assert!(spooling.loaded(&orders(0), at, BYTES, 0));
+    }
+    spooling.read(&orders(0));
+    assert!(spooling.wanted().is_none());
+    spooling.done(&orders(0), 5);
+    assert_eq!(spooling.wanted().unwrap().messages_max, 1);
+}
+
+#[test]
+fn what_others_left_behind_is_reported_under_their_names() {
+    let mut others = OthersEvidence::default();
+    let stamp = |instance: &str, epoch, sequence| Stamp {
+        id: MessageId::from(sequence),
+        instance: Instance::new(instance).unwrap(),
+        epoch,
+        sequence,
+    };
+    assert_eq!((others.due_ms(), others.take_reports(0).len()), (None, 0));
+    for sequence in [4, 5, 7] {
+        others.acknowledged(&stamp("a", 1, sequence), &orders(0), 100);
+    }
+    others.acknowledged(&stamp("b", 9, 1), &orders(1), 100);
+    assert_eq!(others.due_ms(), Some(1_100));
+    let reports = others.take_reports(1_100);
+    assert_eq!(others.due_ms(), None);
+    let names: Vec<_> = reports.iter().map(|report| report.instance.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let told = &reports[0].sequences[0];
+    assert_eq!((told.epoch, told.partition.clone(), told.evidence.highest), (1, orders(0), 7));
+    assert_eq!(told.evidence.acknowledged.iter().collect::<Vec<_>>(), [4..=5, 7..=7]);
+    assert!(!told.evidence.closed, "nobody knows here whether more was sent");
+    for report in reports {
+        others.give_back(report, 2_000);
+    }
+    others.acknowledged(&stamp("a", 1, 6), &orders(0), 2_000);
+    let again = others.take_reports(3_000);
+    assert_eq!(again[0].sequences[0].evidence.acknowledged.iter().collect::<Vec<_>>(), [4..=7]);
+}
+
+/// A log that survives, an engine that comes and goes, and a process that dies.
+struct Model {
+    spooling: Spooling,
+    now_ms: u64,
+    /// What each partition was given, in order.
+    sent: BTreeMap<u32, Vec<u64>>,
+    /// What is in the log: message, and whether it is durable there.
+    log: BTreeMap<u32, Vec<(u64, bool)>>,
+    kept_marks: BTreeMap<u32, u64>,
+    /// Out of the spool, not answered.
+    out: Vec<(u32, u64)>,
+    /// What reached the engine, in order, each message once.
+    engine: BTreeMap<u32, Vec<u64>>,
+    acknowledged: BTreeSet<(u32, u64)>,
+    next: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send(u32),
+    Sync,
+    Silence,
+    Read,
+    Answer(usize),
+    Mark,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..3_u32).prop_map(Step::Send),
+        3 => Just(Step::Sync),
+        1 => Just(Step::Silence),
+        4 => Just(Step::Read),
+        6 => any::<usize>().prop_map(Step::Answer),
+        1 => Just(Step::Mark),
+        1 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 1..200)
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            spooling: Spooling::new(options()),
+            now_ms: 0,
+            sent: BTreeMap::new(),
+            log: BTreeMap::new(),
+            kept_marks: BTreeMap::new(),
+            out: Vec::new(),
+            engine: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Send(partition) => self.send(*partition),
+            Step::Sync => {
+                for (partition, log) in &mut self.log {
+                    log.iter_mut().for_each(|(_, durable)| *durable = true);
+                    self.spooling.durable(&orders(*partition), log.len() as u64);
+                }
+            }
+            Step::Silence => {
+                self.spooling.asked(self.now_ms);
+                self.now_ms += 2 * AWAY_MS;
+                self.spooling.tick(self.now_ms);
+            }
+            Step::Read => {
+                while let Some(read) = self.spooling.wanted() {
+                    let partition = read.partition.partition;
+                    for at in read.from..self.log[&partition].len() as u64 {
+                        let (_, durable) = self.log[&partition][at as usize];
+                        if durable && self.spooling.loaded(&read.partition, at, BYTES, self.now_ms) {
+                            self.arrive(partition, at);
+                            self.out.push((partition, at));
+                        }
+                    }
+                    self.spooling.read(&read.partition);
+                }
+            }
+            Step::Answer(which) if !self.out.is_empty() => {
+                let (partition, at) = self.out.swap_remove(which % self.out.len());
+                assert!(self.spooling.done(&orders(partition), at));
+                self.acknowledged.insert((partition, at));
+                self.spooling.heard(self.now_ms, !self.out.is_empty());
+            }
+            Step::Answer(_) => {}
+            Step::Mark => {
+                for (partition, mark) in self.spooling.marks() {
+                    assert!((0..mark).all(|at| self.acknowledged.contains(&(partition.partition, at))));
+                    self.kept_marks.insert(partition.partition, mark);
+                }
+            }
+            Step::Crash => self.crash(),
+        }
+    }
+
+    fn send(&mut self, partition: u32) {
+        self.next += 1;
+        if !self.spooling.takes(&orders(partition)) {
+            self.sent.entry(partition).or_default().push(self.next);
+            self.engine.entry(partition).or_default().push(self.next);
+        } else if self.spooling.room(BYTES).is_ok() {
+            self.sent.entry(partition).or_default().push(self.next);
+            let log = self.log.entry(partition).or_default();
+            self.spooling.appended(&orders(partition), log.len() as u64, BYTES, self.now_ms, false);
+            log.push((self.next, false));
+        }
+    }
+
+    /// The engine stores it; a repeat is known by its stamp.
+    fn arrive(&mut self, partition: u32, at: u64) {
+        let message = self.log[&partition][at as usize].0;
+        let stored = self.engine.entry(partition).or_default();
+        if !stored.contains(&message) {
+            stored.push(message);
+        }
+    }
+
+    fn crash(&mut self) {
+        self.out.clear();
+        self.spooling = Spooling::new(options());
+        for (partition, log) in &mut self.log {
+            // Nobody was told of what was not durable.
+            let torn: Vec<u64> = log.iter().filter(|(_, durable)| !durable).map(|(message, _)| *message).collect();
+            log.retain(|(_, durable)| *durable);
+            if let Some(sent) = self.sent.get_mut(partition) {
+                sent.retain(|message| !torn.contains(message));
+            }
+            let (mark, end) = (self.kept_marks.get(partition).copied().unwrap_or(0), log.len() as u64);
+            self.spooling.found(orders(*partition), mark, end, (end - mark) * BYTES);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn everything_reaches_the_engine_in_order_whatever_happens(steps in steps()) {
+        let mut model = Model::new();
+        for step in &steps {
+            model.step(step);
+            prop_assert!(model.spooling.lag(model.now_ms).bytes <= BYTES_MAX);
+        }
+        while model.spooling.lag(model.now_ms).messages > 0 {
+            model.step(&Step::Sync);
+            model.step(&Step::Read);
+            prop_assert!(!model.out.is_empty(), "something is stuck");
+            model.step(&Step::Answer(0));
+        }
+        prop_assert_eq!(model.spooling.lag(model.now_ms).bytes, 0);
+        for (partition, sent) in &model.sent {
+            let stored = model.engine.get(partition).cloned().unwrap_or_default();
+            prop_assert_eq!(&stored, sent, "partition {}", partition);
+            prop_assert!(!model.spooling.takes(&orders(*partition)) || model.spooling.is_away());
+        }
+    }
+}
