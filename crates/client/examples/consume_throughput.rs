@@ -2,13 +2,17 @@
 //! in turns:
 //!
 //! - `acknowledge`: records consumed and acknowledged, against rdkafka's two consumers with commits by hand. From the first record to
-//!   the end of the group's membership, so that the last position is committed on every side.
+//!   the end of the group's membership, so that the last position is committed on every side. Besides the default order by key: by
+//!   partition, and in batches of 500. `acknowledge-small` is the same with smaller records.
 //! - `handlers`: one partition and a handler that takes 5 ms, 100 at once, against one after the other. The slow side gets fewer records:
 //!   what is compared is the rate. From the first record's handler to the end of the last one's.
 //! - `blocked`: as many keys as records, with one key's handler that never ends, against the same without: rate of the others, and memory.
 //!
-//! `cargo run --release -p baton --example consume_throughput -- [acknowledge|handlers|blocked] [--rounds 5] [--part 1.0] [--json]
-//! [--listen 127.0.0.1:0]`
+//! `cargo run --release -p baton --example consume_throughput -- [acknowledge|acknowledge-small|handlers|blocked] [--rounds 5]
+//! [--part 1.0] [--json] [--listen 127.0.0.1:0 | --address 127.0.0.1:9092]`
+//!
+//! Each record has a key, a stamp and a `traceparent`, as a producer of Baton sends them. With `--address` a server that runs already is used
+//! instead of a broker of Baton's own; the topics must not be there.
 //!
 //! `--part 0.01` measures a hundredth of the records: to see that it works, not to be believed.
 #![allow(
@@ -24,11 +28,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use baton::{Baton, TopicSpec};
+use baton::consumer::Batches;
+use baton::{Baton, Instance, MessageId, Order, Received, Stamp, TopicSpec};
 use baton_broker::{Broker, BrokerOptions};
+use baton_core::stamp::STAMP_HEADER;
+use baton_core::trace::TRACEPARENT_HEADER;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::{BorrowedMessage, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -68,11 +75,17 @@ const MEASUREMENTS: &[Measurement] = &[
         bytes: 1_024,
         keys: 10_000,
         with_blocked: false,
-        sides: &[
-            Side { name: "raw-stream", part: 1.0, wanted: None },
-            Side { name: "raw-base", part: 1.0, wanted: None },
-            Side { name: "baton", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
-        ],
+        sides: ACKNOWLEDGE,
+    },
+    Measurement {
+        name: "acknowledge-small",
+        topic: "bench-acknowledge-small",
+        partitions: 6,
+        records: 1_000_000,
+        bytes: 100,
+        keys: 10_000,
+        with_blocked: false,
+        sides: ACKNOWLEDGE,
     },
     Measurement {
         name: "handlers",
@@ -100,6 +113,14 @@ const MEASUREMENTS: &[Measurement] = &[
             Side { name: "key-blocked", part: 1.0, wanted: Some(("flowing", 0.95)) },
         ],
     },
+];
+
+const ACKNOWLEDGE: &[Side] = &[
+    Side { name: "raw-stream", part: 1.0, wanted: None },
+    Side { name: "raw-base", part: 1.0, wanted: None },
+    Side { name: "baton", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
+    Side { name: "by-partition", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
+    Side { name: "batches", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
 ];
 
 struct Side {
@@ -152,18 +173,27 @@ struct Options {
     part: f64,
     json: bool,
     listen: String,
+    /// Of a server that runs already.
+    address: Option<String>,
 }
 
 impl Options {
     fn parse(arguments: &[String]) -> Self {
-        let mut options =
-            Self { only: Vec::new(), rounds: 5, part: 1.0, json: false, listen: "127.0.0.1:0".to_owned() };
+        let mut options = Self {
+            only: Vec::new(),
+            rounds: 5,
+            part: 1.0,
+            json: false,
+            listen: "127.0.0.1:0".to_owned(),
+            address: None,
+        };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--rounds" => options.rounds = arguments.next().unwrap().parse().unwrap(),
                 "--part" => options.part = arguments.next().unwrap().parse().unwrap(),
                 "--listen" => options.listen = arguments.next().unwrap().clone(),
+                "--address" => options.address = arguments.next().cloned(),
                 "--json" => options.json = true,
                 name if MEASUREMENTS.iter().any(|each| each.name == name) => options.only.push(name.to_owned()),
                 other => panic!("what is {other}? See the top of this program"),
@@ -176,7 +206,13 @@ impl Options {
 
 async fn measure(options: &Options) {
     let data = tempfile::tempdir().unwrap();
-    let (mut broker, address) = start_broker(data.path().to_str().unwrap(), &options.listen);
+    let (broker, address) = match &options.address {
+        Some(address) => (None, address.clone()),
+        None => {
+            let (broker, address) = start_broker(data.path().to_str().unwrap(), &options.listen);
+            (Some(broker), address)
+        }
+    };
     let wanted = |each: &&Measurement| options.only.is_empty() || options.only.iter().any(|name| name == each.name);
     for measurement in MEASUREMENTS.iter().filter(wanted) {
         let records = part_of(measurement.records, options.part);
@@ -201,8 +237,10 @@ async fn measure(options: &Options) {
         }
         tell_medians(measurement, &all, options.json);
     }
-    drop(broker.stdin.take());
-    broker.wait().unwrap();
+    if let Some(mut broker) = broker {
+        drop(broker.stdin.take());
+        broker.wait().unwrap();
+    }
 }
 
 fn part_of(records: u64, part: f64) -> u64 {
@@ -234,7 +272,7 @@ fn tell_medians(measurement: &Measurement, all: &[Vec<Ran>], json: bool) {
             let met = if ratio >= wanted { "met" } else { "MISSED" };
             format!(", {ratio:.3} of {base} (wanted {wanted}: {met})")
         });
-        println!("median  {name:<12} {:<12} {rate:>10.0}/s, at most {peak_mib} MiB{ratio}", side.name);
+        println!("median  {name:<17} {:<12} {rate:>10.0}/s, at most {peak_mib} MiB{ratio}", side.name);
     }
 }
 
@@ -276,12 +314,19 @@ fn fill(address: &str, measurement: &Measurement, records: u64) {
         .create()
         .unwrap();
     let payload = vec![7; measurement.bytes];
+    let instance = Instance::new("orders-svc-1").unwrap();
     for number in 0..records {
         let key = match measurement.with_blocked && number.is_multiple_of(BLOCKED_EVERY) {
             true => BLOCKED_KEY.to_vec(),
             false => (number % measurement.keys).to_string().into_bytes(),
         };
-        let mut record = BaseRecord::to(measurement.topic).key(&key).payload(&payload);
+        let id = MessageId::new(format!("0198c2d4-7a10-7c3e-8000-{number:012x}")).unwrap();
+        let stamp = Stamp { id, instance: instance.clone(), epoch: 1, sequence: number + 1 }.encode();
+        let traceparent = format!("00-{:032x}-{:016x}-01", u128::from(number) + 1, number + 1);
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: STAMP_HEADER, value: Some(&*stamp) })
+            .insert(Header { key: TRACEPARENT_HEADER, value: Some(&traceparent) });
+        let mut record = BaseRecord::to(measurement.topic).key(&key).payload(&payload).headers(headers);
         while let Err((error, given_back)) = producer.send(record) {
             assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
             producer.poll(Duration::from_millis(10));
@@ -317,7 +362,7 @@ impl Ran {
 
     fn to_row(self, measurement: &str, side: &str, round: usize) -> String {
         format!(
-            "round {round} {measurement:<12} {side:<12} {:>10.0}/s  {:>9} records in {:>7.3} s  {:>6.2} µs of processor each  memory KiB: {:>7} at half, {:>7} at the end, {:>7} at most",
+            "round {round} {measurement:<17} {side:<12} {:>10.0}/s  {:>9} records in {:>7.3} s  {:>6.2} µs of processor each  memory KiB: {:>7} at half, {:>7} at the end, {:>7} at most",
             self.rate(),
             self.records,
             self.seconds,
@@ -362,7 +407,9 @@ async fn run_side(side: &str, job: Job) -> Ran {
         "raw-stream" => raw_stream(&job, &progress, None).await,
         "one-by-one" => raw_stream(&job, &progress, Some(HANDLER_TIME)).await,
         "raw-base" => raw_base(&job, &progress),
-        "baton" => acknowledge(&job, &progress).await,
+        "baton" => acknowledge(&job, &progress, Order::PerKey).await,
+        "by-partition" => acknowledge(&job, &progress, Order::PerPartition).await,
+        "batches" => batches(&job, &progress).await,
         "parallel" => parallel(&job, &progress).await,
         "flowing" | "key-blocked" => return with_one_key(job, side == "key-blocked").await,
         other => panic!("no side is called {other}"),
@@ -531,19 +578,46 @@ async fn connect(job: &Job) -> Baton {
     Baton::connect(format!("kafka://{}", job.address)).await.unwrap()
 }
 
-async fn acknowledge(job: &Job, progress: &Arc<Progress>) {
+async fn acknowledge(job: &Job, progress: &Arc<Progress>, order: Order) {
     let seen = progress.clone();
     let consumer = connect(job)
         .await
         .consumer(job.group.as_str())
         .topics([job.topic.as_str()])
         .at_least_once()
+        .order(order)
         .start(move |message, ()| {
             let seen = seen.clone();
             async move {
                 seen.begin();
                 std::hint::black_box((message.key(), message.payload()));
                 seen.one_done();
+                Ok(())
+            }
+        })
+        .await
+        .unwrap();
+    progress.all.notified().await;
+    consumer.stop(STOP_WAIT).await.unwrap();
+    progress.end();
+}
+
+async fn batches(job: &Job, progress: &Arc<Progress>) {
+    let seen = progress.clone();
+    let consumer = connect(job)
+        .await
+        .consumer(job.group.as_str())
+        .topics([job.topic.as_str()])
+        .at_least_once()
+        .order(Order::Batches(Batches::default()))
+        .start_batches(move |messages: Vec<Received>, ()| {
+            let seen = seen.clone();
+            async move {
+                seen.begin();
+                for message in &messages {
+                    std::hint::black_box((message.key(), message.payload()));
+                    seen.one_done();
+                }
                 Ok(())
             }
         })

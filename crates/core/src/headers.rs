@@ -18,6 +18,11 @@ pub struct Header {
 pub struct Headers(Vec<Header>);
 
 impl Headers {
+    /// None yet, with room for so many.
+    pub fn with_capacity(headers: usize) -> Self {
+        Self(Vec::with_capacity(headers))
+    }
+
     /// Adds one at the end.
     pub fn push(&mut self, name: impl Into<Arc<str>>, value: Option<Bytes>) {
         self.0.push(Header { name: name.into(), value });

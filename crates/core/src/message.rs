@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Headers, MessageId};
+use crate::{Header, Headers, MessageId};
 
 /// A message to be sent.
 ///
@@ -137,6 +137,22 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// The same in memory of its own. Engines copy small contents side by side, so that one that is kept for long keeps those of its neighbours
+    /// too; whoever keeps a delivery, or a part of it, for longer than it is being handled keeps this instead.
+    pub fn detached(&self) -> Self {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let headers = self.headers.iter();
+        let headers =
+            headers.map(|Header { name, value }| Header { name: name.clone(), value: value.as_ref().map(copy) });
+        Self {
+            from: self.from.clone(),
+            key: self.key.as_ref().map(copy),
+            payload: self.payload.as_ref().map(copy),
+            headers: headers.collect(),
+            ..*self
+        }
+    }
+
     /// Bytes of key, content and headers.
     pub fn bytes(&self) -> usize {
         self.key.as_ref().map_or(0, Bytes::len) + self.payload.as_ref().map_or(0, Bytes::len) + self.headers.bytes()

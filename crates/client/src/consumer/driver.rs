@@ -2,20 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use baton_core::consumer::{
-    self as core, Action, Core, Handed, Loaded, Outcome, Outcomes, Report, RunId, Settings, Ticket,
+    self as core, Action, Core, Loaded, Outcome, Outcomes, Report, RunId, Settings, Started, Ticket,
 };
 use baton_core::{Delivery, TopicPartition};
 use baton_engine::{EngineError, Event, Settlement};
 use baton_guard::Fence;
 use bytes::Bytes;
-use futures_util::future::AbortHandle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
+use super::calls::{Call, Calls, Ended, Ran};
 use super::error::ConsumerError;
 use super::handle::{Board, Command, Notice};
 use super::handler::ConsumerInterceptor;
@@ -24,7 +25,7 @@ use super::link::{Ask, For, Link};
 use super::once::AtMostOnce;
 use super::prepare::{self, Preparing};
 use super::store::{Place, SideStore, StoreError};
-use super::work::{Answer, Call, Fences, Tally, Verdict, Work, guarded};
+use super::work::{Fences, Tally, Work, guarded};
 
 /// Things that happened which are taken at once before anything else is looked at.
 const INPUTS_AT_ONCE: usize = 1_024;
@@ -39,8 +40,10 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Something that happened.
 pub(super) enum Input {
-    /// A handler ended.
-    Finished(RunId, Verdict),
+    /// Calls of the handler were made; some ended, others wait for something.
+    Ran(Ran),
+    /// Calls ended.
+    Ended(Ended),
     /// The engine has what was settled of these, or not.
     Settled(Ticket, Result<Vec<Settlement>, Arc<str>>),
     /// At most once: the messages of this call are settled, or could not be.
@@ -78,7 +81,7 @@ pub(super) struct Driver {
     began_unix_ms: i64,
     fences: Arc<Fences>,
     preparing: HashMap<TopicPartition, Preparing>,
-    runs: HashMap<RunId, AbortHandle>,
+    calls: Calls,
     once: Option<AtMostOnce>,
     /// Partitions of which the guard said that they have a new owner, and until when the engine may confirm it.
     fenced: HashMap<TopicPartition, u64>,
@@ -102,7 +105,7 @@ impl Driver {
             began_unix_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
             fences: Arc::default(),
             preparing: HashMap::new(),
-            runs: HashMap::new(),
+            calls: Calls::new(parts.work.clone(), parts.answers.clone()),
             once: parts.at_most_once.then(AtMostOnce::default),
             fenced: HashMap::new(),
             owned: HashSet::new(),
@@ -118,17 +121,24 @@ impl Driver {
     /// Runs until it is drained.
     pub async fn run(mut self) -> Result<(), ConsumerError> {
         let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
+        let mut wake_at = self.wake_at();
+        let mut alarm = pin!(tokio::time::sleep_until(wake_at));
         loop {
             self.carry_out();
             self.publish();
             if self.drained {
                 break;
             }
-            let wake = self.wake_at();
+            // One that is set too early costs less than to set it anew each time.
+            let wanted = self.wake_at();
+            if wanted < wake_at || alarm.is_elapsed() {
+                wake_at = wanted;
+                alarm.as_mut().reset(wanted);
+            }
             tokio::select! {
                 taken = self.parts.inputs.recv_many(&mut inputs, INPUTS_AT_ONCE) => {
                     debug_assert!(taken > 0, "the driver holds a sender itself");
-                    inputs.drain(..).for_each(|input| self.input(input));
+                    self.inputs(&mut inputs);
                 }
                 heard = self.parts.link.events.recv() => match heard {
                     Some((membership, event)) => {
@@ -139,7 +149,7 @@ impl Driver {
                     None => return self.engine_is_gone().await,
                 },
                 command = self.parts.commands.recv(), if !self.stopping => self.command(command),
-                () = tokio::time::sleep_until(wake) => self.tick(),
+                () = alarm.as_mut() => self.tick(),
             }
         }
         self.close().await
@@ -155,7 +165,7 @@ impl Driver {
 
     fn wake_at(&self) -> tokio::time::Instant {
         let fenced = self.fenced.values().min().copied();
-        let at_ms = [self.core.wake_at_ms(), fenced].into_iter().flatten().min();
+        let at_ms = [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms()].into_iter().flatten().min();
         // One more, because the milliseconds that have passed are rounded down.
         let at_ms = at_ms.unwrap_or_else(|| self.now_ms() + 1_000);
         (self.began + Duration::from_millis(at_ms)).into()
@@ -163,6 +173,8 @@ impl Driver {
 
     fn tick(&mut self) {
         let now_ms = self.now_ms();
+        let rescued = self.calls.rescue(now_ms);
+        rescued.into_iter().for_each(|ended| self.ended(ended, now_ms));
         self.core.tick(now_ms);
         if self.fenced.values().any(|until_ms| *until_ms <= now_ms) {
             self.rejoin();
@@ -171,10 +183,32 @@ impl Driver {
 
     // ---- what happens ------------------------------------------------------------------------------------------------
 
-    fn input(&mut self, input: Input) {
+    fn inputs(&mut self, inputs: &mut Vec<Input>) {
         let now_ms = self.now_ms();
+        // Calls that ended one by one are looked at together.
+        let mut together = Ended::default();
+        for input in inputs.drain(..) {
+            if let Input::Ended(ended) = input {
+                together.join(ended);
+                continue;
+            }
+            if !together.outcomes.is_empty() {
+                self.ended(std::mem::take(&mut together), now_ms);
+            }
+            self.input(input, now_ms);
+        }
+        if !together.outcomes.is_empty() {
+            self.ended(together, now_ms);
+        }
+    }
+
+    fn input(&mut self, input: Input, now_ms: u64) {
         match input {
-            Input::Finished(run, verdict) => self.finished(run, verdict),
+            Input::Ran(ran) => {
+                let ended = self.calls.ran(ran);
+                self.ended(ended, now_ms);
+            }
+            Input::Ended(ended) => self.ended(ended, now_ms),
             Input::Settled(ticket, result) => {
                 if let Ok(settlements) = &result {
                     let settlements: Vec<core::Settlement> = settlements.iter().map(from_engine).collect();
@@ -184,14 +218,13 @@ impl Driver {
             }
             Input::MayStart(run, Ok(())) => {
                 if let Some(call) = self.once.as_mut().and_then(|once| once.take(run)) {
-                    self.parts.work.clone().start(call, Answer::new(run, self.parts.answers.clone()));
+                    self.calls.push(call);
                 }
             }
             Input::MayStart(run, Err(cause)) => {
                 drop(self.once.as_mut().and_then(|once| once.take(run)));
-                self.runs.remove(&run);
                 self.parts.board.notice(Notice::Consumer(Report::StoreFailed { cause }));
-                self.core.finished(run, Outcomes::All(Outcome::Stopped), now_ms);
+                self.ended(Ended::of(run, Outcomes::All(Outcome::Stopped)), now_ms);
             }
             Input::Confirmed(ticket, result) => self.core.confirmed(ticket, result, now_ms),
             Input::Loaded(ticket, messages) => self.core.parked_loaded(ticket, messages, now_ms),
@@ -199,14 +232,13 @@ impl Driver {
         }
     }
 
-    fn finished(&mut self, run: RunId, verdict: Verdict) {
-        let now_ms = self.now_ms();
-        self.runs.remove(&run);
-        self.tally.add(&verdict.tally);
-        if let Some(under) = &verdict.fenced {
-            self.is_fenced(under);
+    fn ended(&mut self, ended: Ended, now_ms: u64) {
+        self.calls.ended(&ended);
+        self.tally.add(&ended.tally);
+        if !ended.fenced.is_empty() {
+            self.is_fenced(&ended.fenced);
         }
-        self.core.finished(run, verdict.outcomes, now_ms);
+        self.core.finished(ended.outcomes, now_ms);
     }
 
     /// Somebody else owns these partitions: what was of them is over for us, whatever the engine thinks.
@@ -392,12 +424,8 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
-                Action::Start { run, messages } => self.start(run, messages),
-                Action::Cancel { run } => {
-                    if let Some(handle) = self.runs.get(&run) {
-                        handle.abort();
-                    }
-                }
+                Action::Start { calls } => calls.into_iter().for_each(|call| self.start(call)),
+                Action::Cancel { run } => self.calls.stop(run),
                 Action::Pause { partition } => self.parts.link.ask(Ask::Pause(vec![partition])),
                 Action::Resume { partition } => self.parts.link.ask(Ask::Resume(vec![partition])),
                 Action::Settle { ticket, settlements } => self.settle(ticket, settlements),
@@ -430,14 +458,14 @@ impl Driver {
                 Action::Report(report) => self.parts.board.notice(Notice::Consumer(report)),
             }
         }
+        let now_ms = self.now_ms();
+        self.calls.begin(now_ms);
     }
 
-    fn start(&mut self, run: RunId, messages: Vec<Handed>) {
-        let (handle, cancelled) = AbortHandle::new_pair();
-        self.runs.insert(run, handle);
-        let call = Call { messages, fences: self.fences.clone(), cancelled };
+    fn start(&mut self, Started { run, messages }: Started) {
+        let call = Call { run, messages, fences: self.fences.clone(), stopped: false };
         match &mut self.once {
-            None => self.parts.work.clone().start(call, Answer::new(run, self.parts.answers.clone())),
+            None => self.calls.push(call),
             Some(once) => {
                 let settlements = once.before(run, call, self.parts.settings.settling);
                 self.parts.link.ask(Ask::Settle(For::Start(run), settlements));
@@ -515,7 +543,7 @@ impl Driver {
     // ---- the end -----------------------------------------------------------------------------------------------------
 
     async fn close(mut self) -> Result<(), ConsumerError> {
-        self.runs.values().for_each(AbortHandle::abort);
+        drop(self.calls);
         self.side_jobs.abort_all();
         drop(self.parts.link.asks);
         // Its events may be waiting to be heard: nobody will.
@@ -534,7 +562,7 @@ impl Driver {
 
     /// The engine's task has ended although nobody told it to.
     async fn engine_is_gone(self) -> Result<(), ConsumerError> {
-        self.runs.values().for_each(AbortHandle::abort);
+        drop(self.calls);
         match self.parts.link.task.await {
             Ok(Ok(())) => Err(ConsumerError::Ended("the engine's task".to_owned())),
             Ok(Err(error)) => Err(ConsumerError::Engine(error)),

@@ -14,7 +14,7 @@ use super::letters;
 #[derive(Debug, Clone)]
 pub struct Received<T = Bytes> {
     /// Its content, decoded; the bytes as they came, unless the consumer was given a decoder. Absent content comes as no bytes:
-    /// [`Received::payload`] tells the two apart.
+    /// [`Received::payload`] tells the two apart. The bytes may share memory with those of neighbours: copy what is to be kept for long.
     pub body: T,
     delivery: Arc<Delivery>,
     attempt: u32,
@@ -23,6 +23,10 @@ pub struct Received<T = Bytes> {
 impl<T> Received<T> {
     pub(super) fn new(body: T, delivery: Arc<Delivery>, attempt: u32) -> Self {
         Self { body, delivery, attempt }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Delivery> {
+        self.delivery.clone()
     }
 
     /// Everything as the engine delivered it.
@@ -83,6 +87,9 @@ pub(super) fn identity(delivery: &Delivery, named: Option<&Named>) -> Result<Ide
 ///
 /// Closures are handlers: `|message, effect| async move { .. Ok(()) }`.
 ///
+/// A handler shares its thread with others up to its first `.await` that has to wait: what blocks a thread belongs into
+/// `tokio::task::spawn_blocking`. One that blocks all the same holds up no other handler, but takes the thread from the runtime.
+///
 /// Whatever is to happen exactly once must be written through `effect`; everything else happens each time the handler runs. The
 /// future may be dropped at any of its `.await`s, when the handler's deadline passes or its partition goes to somebody else: the
 /// transaction is rolled back then. A panic is a transient failure.
@@ -120,6 +127,7 @@ where
 
 /// Either kind, seen from the inside.
 pub(super) trait Handling<E, T>: Send + Sync + 'static {
+    fn call_one(&self, message: Received<T>, effect: E) -> impl Future<Output = Result<(), HandlerError>> + Send;
     fn call(&self, messages: Vec<Received<T>>, effect: E) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
@@ -127,6 +135,10 @@ pub(super) trait Handling<E, T>: Send + Sync + 'static {
 pub(super) struct OneByOne<H>(pub H);
 
 impl<E: Clone + Send + Sync, T: Send, H: Handler<E, T>> Handling<E, T> for OneByOne<H> {
+    fn call_one(&self, message: Received<T>, effect: E) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        self.0.handle(message, effect)
+    }
+
     async fn call(&self, messages: Vec<Received<T>>, effect: E) -> Result<(), HandlerError> {
         for message in messages {
             self.0.handle(message, effect.clone()).await?;
@@ -139,6 +151,10 @@ impl<E: Clone + Send + Sync, T: Send, H: Handler<E, T>> Handling<E, T> for OneBy
 pub(super) struct Together<H>(pub H);
 
 impl<E: Send, T: Send, H: BatchHandler<E, T>> Handling<E, T> for Together<H> {
+    fn call_one(&self, message: Received<T>, effect: E) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        self.0.handle(vec![message], effect)
+    }
+
     async fn call(&self, messages: Vec<Received<T>>, effect: E) -> Result<(), HandlerError> {
         self.0.handle(messages, effect).await
     }

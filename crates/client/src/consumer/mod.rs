@@ -1,6 +1,7 @@
 //! Consuming: from the delivery of a message to its effect, its dead letter, or its parking place.
 
 mod builder;
+mod calls;
 mod driver;
 mod error;
 mod handle;

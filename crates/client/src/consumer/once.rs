@@ -6,7 +6,7 @@ use baton_core::TopicPartition;
 use baton_core::consumer::{RunId, Settling};
 use baton_engine::Settlement;
 
-use super::work::Call;
+use super::calls::Call;
 
 /// Calls that wait for their settlement, and what was settled ahead of the core.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::consumer::{Failure, Filter, Handed, Outcome, Outcomes, RunId};
+use baton_core::consumer::{Failure, Filter, Handed, Messages, Outcome, Outcomes};
 use baton_core::identity::Named;
 use baton_core::stamp::Stamp;
 use baton_core::{Delivery, TopicPartition};
@@ -16,28 +16,21 @@ use baton_guard::{
     Weakness,
 };
 use futures_util::FutureExt;
-use futures_util::future::{AbortRegistration, Abortable, BoxFuture};
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::calls::{self, Call, Chunk, PANICKED, StopSlot};
 use super::driver::Input;
+use super::error::HandlerError;
 use super::handler::{self, ConsumerInterceptor, Handling, Received};
 use super::letters;
 
 /// How long to wait before a guard is asked again what became of a commit; doubles.
 const FATE_WAIT_MIN: Duration = Duration::from_millis(50);
 const FATE_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Source of the failure of a handler that panicked.
-const PANICKED: &str = "panicked";
 
 /// The fences of the partitions that are ours. Replaced, never changed: a call keeps those that it began with.
 pub(super) type Fences = HashMap<TopicPartition, Fence>;
-
-/// What a handler is called with.
-pub(super) struct Call {
-    pub messages: Vec<Handed>,
-    pub fences: Arc<Fences>,
-    pub cancelled: AbortRegistration,
-}
 
 /// How a call ended.
 #[derive(Debug)]
@@ -72,7 +65,7 @@ impl Tally {
 }
 
 impl Verdict {
-    fn all(outcome: Outcome, tally: Tally) -> Self {
+    pub fn all(outcome: Outcome, tally: Tally) -> Self {
         Self { outcomes: Outcomes::All(outcome), fenced: None, tally }
     }
 
@@ -81,37 +74,10 @@ impl Verdict {
     }
 }
 
-/// Answers for a call in any case, and once: also when what was to answer it is dropped or panics.
-pub(super) struct Answer {
-    run: RunId,
-    inputs: UnboundedSender<Input>,
-    verdict: Option<Verdict>,
-}
-
-impl Answer {
-    pub fn new(run: RunId, inputs: UnboundedSender<Input>) -> Self {
-        Self { run, inputs, verdict: None }
-    }
-
-    pub fn give(mut self, verdict: Verdict) {
-        self.verdict = Some(verdict);
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        let failure = || Failure::new(PANICKED, "what called the handler panicked or was dropped");
-        let verdict =
-            self.verdict.take().unwrap_or_else(|| Verdict::all(Outcome::Transient(failure()), Tally::default()));
-        // Nobody listens only after the consumer has ended.
-        let _ = self.inputs.send(Input::Finished(self.run, verdict));
-    }
-}
-
 /// What the consumer needs of guard and handler, whatever their types.
 pub(super) trait Work: Send + Sync + 'static {
-    /// Calls the handler on a task of its own.
-    fn start(self: Arc<Self>, call: Call, answer: Answer);
+    /// Makes these calls, on a task of their own.
+    fn start(self: Arc<Self>, chunk: Arc<Chunk>, answers: UnboundedSender<Input>);
     /// Makes us the owner of a partition; no fence if nothing guards it.
     fn take_over(&self, partition: TopicPartition) -> BoxFuture<'_, Result<Option<Fence>, GuardError>>;
     /// A message will never be handled: tells a guard that would take it for a gap.
@@ -144,9 +110,9 @@ pub(super) struct Worker<G, T, H> {
 
 /// A message that can be handled.
 struct Ready<T> {
-    at: usize,
     message: Received<T>,
-    identity: Identity,
+    /// Unless nobody needs to tell it from others.
+    identity: Option<Identity>,
     skip: bool,
 }
 
@@ -156,8 +122,11 @@ where
     T: Send + 'static,
     H: Handling<EffectOf<G>, T>,
 {
-    fn start(self: Arc<Self>, call: Call, answer: Answer) {
-        tokio::spawn(async move { answer.give(self.run(call).await) });
+    fn start(self: Arc<Self>, chunk: Arc<Chunk>, answers: UnboundedSender<Input>) {
+        tokio::spawn(calls::serve(chunk, answers, move |call, slot| {
+            let worker = self.clone();
+            async move { worker.run(call, &slot).await }
+        }));
     }
 
     fn take_over(&self, partition: TopicPartition) -> BoxFuture<'_, Result<Option<Fence>, GuardError>> {
@@ -199,12 +168,12 @@ where
     T: Send + 'static,
     H: Handling<EffectOf<G>, T>,
 {
-    async fn run(&self, call: Call) -> Verdict {
+    async fn run(&self, call: Call, slot: &StopSlot) -> Verdict {
         if self.interceptors.is_empty() {
-            return self.judged(call).await;
+            return self.judged(call, slot).await;
         }
         let messages = call.messages.clone();
-        let verdict = self.judged(call).await;
+        let verdict = self.judged(call, slot).await;
         for (at, handed) in messages.iter().enumerate() {
             let outcome = match &verdict.outcomes {
                 Outcomes::All(outcome) => outcome,
@@ -217,47 +186,55 @@ where
         verdict
     }
 
-    async fn judged(&self, call: Call) -> Verdict {
-        let Call { messages, fences, cancelled } = call;
-        let mut tally = Tally::default();
+    async fn judged(&self, call: Call, slot: &StopSlot) -> Verdict {
+        let Call { mut messages, fences, stopped, .. } = call;
+        if stopped {
+            return self.batch_failed(self.cut_short(), messages.len(), Tally::default());
+        }
+        if messages.len() > 1 {
+            return Box::pin(self.together(messages, &fences, slot)).await;
+        }
+        let ready = match messages.pop().map(|handed| self.prepare(handed, &fences)) {
+            Some(Ok(ready)) => ready,
+            Some(Err(outcome)) => return Verdict::all(outcome, Tally::default()),
+            None => return Verdict::all(Outcome::Done, Tally::default()),
+        };
+        let tally = Tally { filtered: u64::from(ready.skip), ..Tally::default() };
+        self.single(ready, slot, tally).await
+    }
+
+    async fn together(&self, messages: Messages, fences: &Fences, slot: &StopSlot) -> Verdict {
         let mut outcomes = vec![Outcome::Done; messages.len()];
         let mut ready = Vec::with_capacity(messages.len());
         for (at, handed) in messages.into_iter().enumerate() {
-            match self.prepare(at, handed, &fences) {
-                Ok(message) => ready.push(message),
+            match self.prepare(handed, fences) {
+                Ok(message) => ready.push((at, message)),
                 Err(outcome) => outcomes[at] = outcome,
             }
         }
-        tally.filtered = ready.iter().filter(|each| each.skip).count() as u64;
-        let verdict = match ready.len() {
-            0 => Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally },
-            1 if outcomes.len() == 1 => self.single(ready.remove(0), cancelled, tally).await,
-            _ => self.many(ready, outcomes, cancelled, tally).await,
-        };
-        match verdict.outcomes {
-            Outcomes::Each(mut each) if each.len() == 1 => {
-                Verdict { outcomes: Outcomes::All(each.swap_remove(0)), ..verdict }
-            }
-            outcomes => Verdict { outcomes, ..verdict },
+        let tally = Tally { filtered: ready.iter().filter(|(_, each)| each.skip).count() as u64, ..Tally::default() };
+        match ready.is_empty() {
+            true => Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally },
+            false => self.many(ready, outcomes, slot, tally).await,
         }
     }
 
-    fn prepare(&self, at: usize, handed: Handed, fences: &Fences) -> Result<Ready<T>, Outcome> {
+    fn prepare(&self, handed: Handed, fences: &Fences) -> Result<Ready<T>, Outcome> {
         let Handed { delivery, attempt } = handed;
         let skip = !self.filters.iter().all(|filter| filter.passes(&delivery.headers));
         let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(&delivery)));
         let body = decoded
             .unwrap_or_else(|panic| Err(Failure::new("decoder panicked", panic_text(&*panic))))
             .map_err(Outcome::Undecodable)?;
-        let identity = self.identity(&delivery, fences).map_err(Outcome::Undecodable)?;
-        Ok(Ready { at, message: Received::new(body, delivery, attempt), identity, skip })
+        let identity = match self.identifies {
+            true => Some(self.identity(&delivery, fences).map_err(Outcome::Undecodable)?),
+            false => None,
+        };
+        Ok(Ready { message: Received::new(body, delivery, attempt), identity, skip })
     }
 
     /// What the guard knows the message by.
     fn identity(&self, delivery: &Delivery, fences: &Fences) -> Result<Identity, Failure> {
-        if !self.identifies {
-            return Ok(self.nobody.clone());
-        }
         let bad = |error: &dyn std::error::Error| Failure::new("identity", error.to_string());
         let identified = handler::identity(delivery, self.named.as_ref()).map_err(|error| bad(&error))?;
         let mut identity = Identity::new(self.group.clone(), identified.id);
@@ -274,12 +251,13 @@ where
     }
 
     /// One message, in a transaction of its own.
-    async fn single(&self, ready: Ready<T>, cancelled: AbortRegistration, mut tally: Tally) -> Verdict {
-        let Ready { message, identity, skip, .. } = ready;
-        let from = message.from().clone();
-        let fenced = |tally| Verdict::fenced(from.clone(), identity.fence.clone(), tally);
+    async fn single(&self, ready: Ready<T>, slot: &StopSlot, mut tally: Tally) -> Verdict {
+        let Ready { message, identity, skip } = ready;
+        let identity = identity.as_ref().unwrap_or(&self.nobody);
+        let delivery = message.shared();
+        let fenced = |tally| Verdict::fenced(delivery.from.clone(), identity.fence.clone(), tally);
         let work = async {
-            let open = match self.guard.begin(&identity).await {
+            let open = match self.guard.begin(identity).await {
                 Ok(Admission::Fresh(open)) => open,
                 Ok(Admission::AlreadyDone) => {
                     tally.already_done += 1;
@@ -292,16 +270,21 @@ where
                 Ok(Admission::Fenced) => return Err(fenced(tally)),
                 Err(error) => return Err(Verdict::all(self.not_begun(&error), tally)),
             };
-            let messages = if skip { Vec::new() } else { vec![message] };
-            self.handle(messages, open, &mut tally).await.map_err(|outcome| Verdict::all(outcome, tally))
+            if skip {
+                return Ok(open);
+            }
+            let effect = open.effect();
+            let called = AssertUnwindSafe(async { self.handling.call_one(message, effect).await }).catch_unwind();
+            let called = called.await;
+            self.handled(called, open, &mut tally).await.map_err(|outcome| Verdict::all(outcome, tally))
         };
-        let open = match Abortable::new(work, cancelled).await {
-            Ok(Ok(open)) => open,
-            Ok(Err(verdict)) => return verdict,
-            Err(_) => return Verdict::all(self.cut_short(), tally),
+        let open = match slot.unless_stopped(work).await {
+            Some(Ok(open)) => open,
+            Some(Err(verdict)) => return verdict,
+            None => return Verdict::all(self.cut_short(), tally),
         };
         // From here on it is not stopped any more: an effect that is committed must not be called a failure.
-        match self.commit(open, &identity, &mut tally).await {
+        match self.commit(open, identity, &mut tally).await {
             Ok(outcome) => Verdict::all(outcome, tally),
             Err(Fenced) => fenced(tally),
         }
@@ -310,20 +293,21 @@ where
     /// Several messages, in one transaction.
     async fn many(
         &self,
-        ready: Vec<Ready<T>>,
+        ready: Vec<(usize, Ready<T>)>,
         mut outcomes: Vec<Outcome>,
-        cancelled: AbortRegistration,
+        slot: &StopSlot,
         mut tally: Tally,
     ) -> Verdict {
         let mut identities = Vec::with_capacity(ready.len());
         let mut messages = Vec::with_capacity(ready.len());
         let mut partitions: Vec<(TopicPartition, Option<Fence>)> = Vec::with_capacity(1);
-        for each in ready {
-            if partitions.last().is_none_or(|(last, _)| last != each.message.from()) {
-                partitions.push((each.message.from().clone(), each.identity.fence.clone()));
+        for (at, Ready { message, identity, skip }) in ready {
+            let identity = identity.unwrap_or_else(|| self.nobody.clone());
+            if partitions.last().is_none_or(|(last, _)| last != message.from()) {
+                partitions.push((message.from().clone(), identity.fence.clone()));
             }
-            identities.push(each.identity);
-            messages.push((each.at, each.message, each.skip));
+            identities.push(identity);
+            messages.push((at, message, skip));
         }
         let work = async {
             let batch = self.guard.begin_batch(&identities).await.map_err(|error| self.batch_not_begun(&error))?;
@@ -337,14 +321,13 @@ where
                 None => Ok(None),
             }
         };
-        let ended = Abortable::new(work, cancelled).await;
-        let open = match ended {
-            Ok(Ok(open)) => open,
-            Ok(Err(None)) => {
+        let open = match slot.unless_stopped(work).await {
+            Some(Ok(open)) => open,
+            Some(Err(None)) => {
                 return Verdict { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(partitions), tally };
             }
-            Ok(Err(Some(outcome))) => return self.batch_failed(outcome, outcomes.len(), tally),
-            Err(_) => return self.batch_failed(self.cut_short(), outcomes.len(), tally),
+            Some(Err(Some(outcome))) => return self.batch_failed(outcome, outcomes.len(), tally),
+            None => return self.batch_failed(self.cut_short(), outcomes.len(), tally),
         };
         if let Some((open, first)) = open {
             match self.commit(open, &identities[first], &mut tally).await {
@@ -376,7 +359,18 @@ where
         }
         let effect = open.effect();
         let called = AssertUnwindSafe(async { self.handling.call(messages, effect).await }).catch_unwind();
-        let outcome = match called.await {
+        let called = called.await;
+        self.handled(called, open, tally).await
+    }
+
+    /// Gives the open transaction back if it is to be committed.
+    async fn handled(
+        &self,
+        called: Result<Result<(), HandlerError>, Box<dyn Any + Send>>,
+        open: G::Open,
+        tally: &mut Tally,
+    ) -> Result<G::Open, Outcome> {
+        let outcome = match called {
             Ok(Ok(())) => return Ok(open),
             Ok(Err(error)) => error.into_outcome(),
             Err(panic) => {

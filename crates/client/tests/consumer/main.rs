@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 mod batches;
+mod calling;
 mod effects;
 mod failures;
 mod guards;

@@ -1,8 +1,10 @@
 //! Batches: several messages to one handler. In this order each partition is one lane.
 
+use smallvec::smallvec;
+
 use super::core::Core;
 use super::lanes::{Fate, LaneId, LaneState, TenureId};
-use super::runs::Part;
+use super::runs::{Part, Parts};
 use super::settings::Batches;
 
 /// What a lane could give to a batch.
@@ -25,8 +27,8 @@ impl Core {
             let is_full =
                 |messages: usize, bytes: usize| messages >= batches.messages_max || bytes >= batches.bytes_max;
             let is_due = |offer: &Offer| offer.oldest_ms.saturating_add(batches.wait_ms) <= now_ms;
-            let chosen: Vec<Part> = if let Some(offer) = offers.iter().find(|offer| offer.single || probing) {
-                vec![Part { tenure: offer.tenure, lane: offer.lane, count: 1 }]
+            let chosen: Parts = if let Some(offer) = offers.iter().find(|offer| offer.single || probing) {
+                smallvec![Part { tenure: offer.tenure, lane: offer.lane, count: 1 }]
             } else if batches.across_partitions {
                 let (messages, bytes) = offers
                     .iter()
@@ -73,8 +75,8 @@ impl Core {
     }
 
     /// One batch of several partitions, oldest turn first.
-    fn gather(&self, offers: &[Offer], batches: Batches) -> Vec<Part> {
-        let (mut parts, mut messages, mut bytes) = (Vec::new(), 0, 0);
+    fn gather(&self, offers: &[Offer], batches: Batches) -> Parts {
+        let (mut parts, mut messages, mut bytes) = (Parts::new(), 0, 0);
         for offer in offers {
             let Some(lane) = self.lanes.get(&offer.lane) else {
                 continue;

@@ -3,19 +3,26 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::adaptive::Adaptive;
+use super::arena::Arena;
 use super::dependency::Dependency;
 use super::frontier::Fresh;
-use super::lanes::{Entry, Fate, Lane, LaneId, LaneState, NumberMap, SeededHash, TenureId};
+use super::lanes::{Entry, Fate, Lane, LaneId, LaneState, Lanes, NumberMap, SeededHash, TenureId};
 use super::runs::Run;
 use super::settings::{BadSettings, Concurrency, Order, Remedy, Settings, Settling};
 use super::settling::Settler;
-use super::tenure::{Phase, Tenure};
+use super::tenure::{Later, Phase, Tenure};
 use super::types::{Action, Counters, Held, Report, RunId, Ticket};
 use crate::{Delivery, TopicPartition};
+
+/// Messages of a partition that are looked at ahead of the handlers, at least.
+const READY_MIN: usize = 4;
+/// A message behind one that is being handled for so long is not expected to have its turn soon.
+const WAITS_LONG_MS: u64 = 100;
 
 /// What a ticket was given for.
 #[derive(Debug)]
@@ -41,12 +48,14 @@ pub struct Core {
     pub(super) settings: Settings,
     /// Seed of the random numbers that spread retries.
     random: u64,
-    hash: SeededHash,
+    pub(super) hash: SeededHash,
     last_id: u64,
-    pub(super) tenures: NumberMap<TenureId, Tenure>,
+    pub(super) tenures: Arena<TenureId, Tenure>,
     pub(super) by_name: HashMap<TopicPartition, TenureId, SeededHash>,
-    pub(super) lanes: NumberMap<LaneId, Lane>,
-    pub(super) runs: NumberMap<RunId, Run>,
+    pub(super) lanes: Lanes,
+    pub(super) runs: Arena<RunId, Run>,
+    /// Partitions of which messages lie there that were not looked at yet.
+    pub(super) later: Vec<TenureId>,
     /// Partitions that have lanes that are ready, in turn.
     pub(super) turn: VecDeque<TenureId>,
     /// When handlers have to have ended, in the order in which they began.
@@ -78,10 +87,11 @@ impl Core {
             random: seed,
             hash: SeededHash(seed),
             last_id: 0,
-            tenures: NumberMap::default(),
+            tenures: Arena::default(),
             by_name: HashMap::with_hasher(SeededHash(seed)),
-            lanes: NumberMap::default(),
-            runs: NumberMap::default(),
+            lanes: Arena::default(),
+            runs: Arena::default(),
+            later: Vec::new(),
             turn: VecDeque::new(),
             deadlines: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -166,9 +176,9 @@ impl Core {
 
     /// Messages came, those of a partition in their order.
     pub fn messages(&mut self, deliveries: Vec<Delivery>, now_ms: u64) {
+        self.counters.delivered += deliveries.len() as u64;
         let mut current: Option<(TopicPartition, TenureId)> = None;
         for delivery in deliveries {
-            self.counters.delivered += 1;
             let known =
                 current.as_ref().filter(|(partition, _)| *partition == delivery.from).map(|(_, tenure)| *tenure);
             let tenure_id = match known {
@@ -178,20 +188,16 @@ impl Core {
                         self.counters.not_ours += 1;
                         continue;
                     };
-                    if let Some((_, before)) = current.replace((delivery.from.clone(), tenure_id)) {
-                        self.check_room(before);
-                    }
+                    current = Some((delivery.from.clone(), tenure_id));
                     tenure_id
                 }
             };
             self.message(tenure_id, delivery, now_ms);
         }
-        if let Some((_, tenure_id)) = current {
-            self.check_room(tenure_id);
-        }
         self.go_on(now_ms);
     }
 
+    /// Only lays it down: what lies as it came costs little to hold. It is looked at when its turn is near.
     fn message(&mut self, tenure_id: TenureId, delivery: Delivery, now_ms: u64) {
         let gives_back = self.gives_back();
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
@@ -207,53 +213,118 @@ impl Core {
         }
         tenure.watch.delivered_ms = now_ms;
         tenure.watch.urged = 0;
-        match tenure.frontier.deliver(delivery.offset) {
-            Fresh::New => {}
-            Fresh::Rewound => {
-                let partition = tenure.partition.clone();
-                self.actions.push_back(Action::Report(Report::OffsetsWentBack { partition, offset: delivery.offset }));
-            }
-            Fresh::InFlight => {
-                self.counters.duplicates_in_flight += 1;
-                return;
-            }
-            Fresh::DoneBefore => {
-                self.counters.skipped_done += 1;
-                return self.has_to_settle(tenure_id);
-            }
-        }
-        if !self.settings.filters.iter().all(|filter| filter.passes(&delivery.headers)) {
-            self.counters.filtered += 1;
-            if self.settings.settling == Settling::Each {
-                tenure.settle.done.push(delivery.offset);
-            }
-            return self.has_to_settle(tenure_id);
-        }
         if tenure.held_messages == 0 {
             tenure.watch.progress_ms = now_ms;
         }
-        self.enter(tenure_id, delivery, now_ms);
+        let bytes = delivery.bytes();
+        tenure.held_messages += 1;
+        tenure.held_bytes += bytes;
+        tenure.later.push_back(Later { delivery, bytes, arrived_ms: now_ms });
+        if !std::mem::replace(&mut tenure.has_later, true) {
+            self.later.push(tenure_id);
+        }
     }
 
-    /// Puts a message into its lane.
-    fn enter(&mut self, tenure_id: TenureId, delivery: Delivery, now_ms: u64) {
-        let fresh_id = LaneId(self.next_id());
+    /// Looks at as many of the messages that lie there as are needed for all handlers to find something.
+    fn take_up(&mut self, now_ms: u64) {
+        let mut at = 0;
+        while let Some(tenure_id) = self.later.get(at).copied() {
+            while self.is_hungry(tenure_id)
+                && let Some(later) = self.tenures.get_mut(&tenure_id).and_then(|tenure| tenure.later.pop_front())
+            {
+                self.look_at(tenure_id, later, now_ms);
+            }
+            self.check_room(tenure_id);
+            match self.tenures.get_mut(&tenure_id).filter(|tenure| !tenure.later.is_empty()) {
+                Some(_) => at += 1,
+                None => {
+                    self.later.swap_remove(at);
+                    if let Some(tenure) = self.tenures.get_mut(&tenure_id) {
+                        tenure.has_later = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a partition has too little that could be handled next.
+    fn is_hungry(&self, tenure_id: TenureId) -> bool {
+        let Some(tenure) = self.tenures.get(&tenure_id) else {
+            return false;
+        };
+        match self.settings.order {
+            Order::PerKey | Order::None => tenure.ready.len() < self.concurrency().max(READY_MIN),
+            Order::PerPartition => tenure.frontier.unfinished() < READY_MIN,
+            // One batch with a handler, and one that could be next.
+            Order::Batches(batches) => tenure.frontier.unfinished() < batches.messages_max.saturating_mul(2),
+        }
+    }
+
+    fn look_at(&mut self, tenure_id: TenureId, later: Later, now_ms: u64) {
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
             return;
         };
-        let key = delivery.key.clone();
-        let lane_id = match (self.settings.order, &key) {
-            (Order::PerKey, Some(key)) => *tenure.keys.entry(key.clone()).or_insert(fresh_id),
-            (Order::PerKey, None) | (Order::None, _) => fresh_id,
-            (Order::PerPartition | Order::Batches(_), _) => *tenure.sole.get_or_insert(fresh_id),
+        let (offset, bytes) = (later.delivery.offset, later.bytes);
+        let fresh = tenure.frontier.deliver(offset);
+        if fresh == Fresh::Rewound {
+            let partition = tenure.partition.clone();
+            self.actions.push_back(Action::Report(Report::OffsetsWentBack { partition, offset }));
+        }
+        let passes = self.settings.filters.iter().all(|filter| filter.passes(&later.delivery.headers));
+        match fresh {
+            Fresh::New | Fresh::Rewound if passes => return self.enter(tenure_id, later, now_ms),
+            Fresh::New | Fresh::Rewound => {
+                self.counters.filtered += 1;
+                if self.settings.settling == Settling::Each {
+                    tenure.settle.done.push(offset);
+                }
+            }
+            Fresh::InFlight => self.counters.duplicates_in_flight += 1,
+            Fresh::DoneBefore => self.counters.skipped_done += 1,
+        }
+        tenure.held_messages -= 1;
+        tenure.held_bytes -= bytes;
+        if fresh != Fresh::InFlight {
+            self.has_to_settle(tenure_id);
+        }
+    }
+
+    /// Puts a message into its lane.
+    fn enter(&mut self, tenure_id: TenureId, later: Later, now_ms: u64) {
+        let Later { delivery, bytes, arrived_ms } = later;
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
         };
-        let lane_key = key.filter(|_| self.settings.order == Order::PerKey);
-        let lane = self.lanes.entry(lane_id).or_insert_with(|| Lane::new(tenure_id, lane_key, false));
-        let entry = Entry::new(delivery, now_ms);
-        tenure.frontier.begin(entry.delivery.offset, lane_id);
-        tenure.held_messages += 1;
-        tenure.held_bytes += entry.bytes;
-        lane.push_back(entry);
+        let key = delivery.key.as_ref().filter(|_| self.settings.order == Order::PerKey);
+        let hash = key.map_or(0, |key| self.hash.hash_one(key));
+        let known = match (self.settings.order, key) {
+            (Order::PerKey, Some(key)) => tenure.keys.get(hash, key, &self.lanes),
+            (Order::PerKey | Order::None, _) => None,
+            (Order::PerPartition | Order::Batches(_), _) => tenure.sole,
+        };
+        let lane_id = match known {
+            Some(lane_id) => lane_id,
+            None => {
+                let lane_id = self.lanes.insert(Lane::new(tenure_id, key.cloned(), hash, false));
+                match (self.settings.order, key) {
+                    (Order::PerKey, Some(_)) => tenure.keys.insert(hash, lane_id),
+                    (Order::PerKey | Order::None, _) => {}
+                    (Order::PerPartition | Order::Batches(_), _) => tenure.sole = Some(lane_id),
+                }
+                lane_id
+            }
+        };
+        let Some(lane) = self.lanes.get_mut(&lane_id) else {
+            return;
+        };
+        tenure.frontier.begin(delivery.offset, lane_id);
+        let waits_long = match lane.state {
+            LaneState::Idle | LaneState::Ready => false,
+            LaneState::Running { since_ms, .. } => now_ms.saturating_sub(since_ms) >= WAITS_LONG_MS,
+            _ => true,
+        };
+        let delivery = if waits_long { delivery.detached() } else { delivery };
+        lane.push_back(Entry { detached: waits_long, ..Entry::new(delivery, bytes, arrived_ms) });
         match lane.state {
             LaneState::Idle => self.advance(lane_id, now_ms),
             LaneState::Backoff { .. }
@@ -305,6 +376,7 @@ impl Core {
         }
         if front.not_before_ms > now_ms {
             let until_ms = front.not_before_ms;
+            self.detach(lane_id);
             self.timers.push(Reverse((until_ms, Timer::Lane(lane_id))));
             return self.set_state(lane_id, LaneState::Backoff { until_ms });
         }
@@ -322,6 +394,15 @@ impl Core {
         }
     }
 
+    /// What waits for long does not keep its neighbours' memory.
+    pub(super) fn detach(&mut self, lane_id: LaneId) {
+        let entries = self.lanes.get_mut(&lane_id).into_iter().flat_map(Lane::iter_mut);
+        for entry in entries.filter(|entry| !entry.detached) {
+            entry.detached = true;
+            entry.delivery = Arc::new(entry.delivery.detached());
+        }
+    }
+
     /// A lane is empty.
     fn end_lane(&mut self, lane_id: LaneId, now_ms: u64) {
         let Some(lane) = self.lanes.remove(&lane_id) else {
@@ -334,7 +415,7 @@ impl Core {
             if lane.released {
                 return self.release_ended(lane.tenure, key, None, now_ms);
             }
-            tenure.keys.remove(&key);
+            tenure.keys.remove(lane.key_hash, lane_id);
         }
         if tenure.sole == Some(lane_id) {
             tenure.sole = None;
@@ -366,8 +447,8 @@ impl Core {
             if let Some(lane) = self.lanes.remove(&lane_id)
                 && let Some(tenure) = self.tenures.get_mut(&tenure_id)
             {
-                if let Some(key) = lane.key.filter(|_| !lane.released) {
-                    tenure.keys.remove(&key);
+                if lane.key.is_some() && !lane.released {
+                    tenure.keys.remove(lane.key_hash, lane_id);
                 }
                 tenure.sole = tenure.sole.filter(|sole| *sole != lane_id);
             }
@@ -420,15 +501,16 @@ impl Core {
         };
         let messages_max = limits.partition_messages_max.min(limits.messages_max / partitions).max(1);
         let bytes_max = limits.partition_bytes_max.min(limits.bytes_max / partitions).max(1);
-        let partition = tenure.partition.clone();
         if !tenure.paused && (tenure.held_messages >= messages_max || tenure.held_bytes >= bytes_max) {
             tenure.paused = true;
             self.counters.pauses += 1;
+            let partition = tenure.partition.clone();
             self.act(Action::Pause { partition });
         } else if tenure.paused && tenure.held_messages <= messages_max / 2 && tenure.held_bytes <= bytes_max / 2 {
             tenure.paused = false;
             // Nothing could be delivered meanwhile: the engine's clock starts now.
             tenure.watch.delivered_ms = tenure.watch.delivered_ms.max(tenure.watch.progress_ms);
+            let partition = tenure.partition.clone();
             self.act(Action::Resume { partition });
         }
     }
@@ -456,6 +538,7 @@ impl Core {
             }
         }
         self.check_deadlines(now_ms);
+        self.take_up(now_ms);
         self.start_runs(now_ms);
         self.settle_due(now_ms);
         self.watch(now_ms);

@@ -4,7 +4,10 @@
 //! what was delivered, and is not among them, is done, or was never there (compacted, markers of transactions). So memory grows
 //! with the messages in flight, not with what is done behind a message that is stuck; and the frontier goes over holes by itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+/// Offsets that became done may be kept beside those that are unfinished: they are thrown out together, so that it costs little for each.
+const DONE_KEPT_MIN: usize = 64;
 
 /// What came of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,10 @@ pub enum Fresh {
 /// The frontier of one partition in one assignment; `T` says where the unfinished message is.
 #[derive(Debug, Clone)]
 pub struct Frontier<T> {
-    unfinished: BTreeMap<i64, T>,
+    /// Ascending. Those that became done since hold nothing, and wait to be thrown out; the first one is never one of them.
+    kept: VecDeque<(i64, Option<T>)>,
+    /// How many of these are unfinished.
+    unfinished: usize,
     /// First offset behind all that were delivered; unknown before the first delivery of a group without a position.
     delivered_next: Option<i64>,
     /// Done by earlier assignments, beyond what was delivered in this one; ascending.
@@ -33,7 +39,7 @@ pub struct Frontier<T> {
 impl<T: Copy> Frontier<T> {
     /// Begins at what was settled last, with what is known to be done beyond it.
     pub fn new(settled: Option<i64>, restored: Vec<(i64, i64)>) -> Self {
-        Self { unfinished: BTreeMap::new(), delivered_next: settled, restored: restored.into() }
+        Self { kept: VecDeque::new(), unfinished: 0, delivered_next: settled, restored: restored.into() }
     }
 
     /// A message is delivered. If it is [`Fresh::New`] or [`Fresh::Rewound`] it counts as done, unless [`Frontier::begin`]
@@ -41,7 +47,7 @@ impl<T: Copy> Frontier<T> {
     pub fn deliver(&mut self, offset: i64) -> Fresh {
         let next = *self.delivered_next.get_or_insert(offset);
         if offset < next {
-            if self.unfinished.contains_key(&offset) {
+            if self.is_unfinished(offset) {
                 return Fresh::InFlight;
             }
             self.restored.clear();
@@ -49,7 +55,7 @@ impl<T: Copy> Frontier<T> {
             return Fresh::Rewound;
         }
         // After a rewind, what was in flight lies ahead.
-        if self.unfinished.contains_key(&offset) {
+        if self.is_unfinished(offset) {
             self.delivered_next = Some(offset.saturating_add(1));
             return Fresh::InFlight;
         }
@@ -65,12 +71,52 @@ impl<T: Copy> Frontier<T> {
 
     /// The message that was just delivered is unfinished, and to be found there.
     pub fn begin(&mut self, offset: i64, place: T) {
-        self.unfinished.insert(offset, place);
+        if self.kept.back().is_none_or(|(last, _)| *last < offset) {
+            self.kept.push_back((offset, Some(place)));
+            self.unfinished += 1;
+            return;
+        }
+        // The engine went back.
+        match self.kept.binary_search_by_key(&offset, |(kept, _)| *kept) {
+            Ok(at) => self.unfinished += usize::from(self.kept[at].1.replace(place).is_none()),
+            Err(at) => {
+                self.kept.insert(at, (offset, Some(place)));
+                self.unfinished += 1;
+            }
+        }
     }
 
     /// A message is done. Says whether it was unfinished.
     pub fn done(&mut self, offset: i64) -> bool {
-        self.unfinished.remove(&offset).is_some()
+        let found = self.find(offset).and_then(|at| self.kept.get_mut(at));
+        if found.and_then(|(_, place)| place.take()).is_none() {
+            return false;
+        }
+        self.unfinished -= 1;
+        while self.kept.front().is_some_and(|(_, place)| place.is_none()) {
+            self.kept.pop_front();
+        }
+        if self.kept.len() > self.unfinished.saturating_mul(2) + DONE_KEPT_MIN {
+            self.kept.retain(|(_, place)| place.is_some());
+        }
+        true
+    }
+
+    fn is_unfinished(&self, offset: i64) -> bool {
+        self.find(offset).and_then(|at| self.kept.get(at)).is_some_and(|(_, place)| place.is_some())
+    }
+
+    /// Where an offset is kept. Mostly there are no holes before it, or none behind it.
+    fn find(&self, offset: i64) -> Option<usize> {
+        let ((first, _), (last, _)) = (self.kept.front()?, self.kept.back()?);
+        if offset < *first || offset > *last {
+            return None;
+        }
+        let from_first = usize::try_from(offset - first).ok();
+        let from_last = usize::try_from(last - offset).ok().and_then(|back| (self.kept.len() - 1).checked_sub(back));
+        let is_at = |at: &usize| self.kept.get(*at).is_some_and(|(kept, _)| *kept == offset);
+        let guessed = from_first.filter(is_at).or_else(|| from_last.filter(is_at));
+        guessed.or_else(|| self.kept.binary_search_by_key(&offset, |(kept, _)| *kept).ok())
     }
 
     /// The first offset that is not done, which is what may be settled.
@@ -86,12 +132,12 @@ impl<T: Copy> Frontier<T> {
 
     /// The oldest message that is unfinished.
     pub fn oldest(&self) -> Option<(i64, T)> {
-        self.unfinished.first_key_value().map(|(offset, place)| (*offset, *place))
+        self.kept.front().and_then(|(offset, place)| Some((*offset, (*place)?)))
     }
 
     /// How many are unfinished.
     pub fn unfinished(&self) -> usize {
-        self.unfinished.len()
+        self.unfinished
     }
 
     /// What is done beyond the frontier.
@@ -100,7 +146,8 @@ impl<T: Copy> Frontier<T> {
             return Vec::new();
         };
         let (mut intervals, mut at) = (Vec::new(), next);
-        for offset in self.unfinished.range(..delivered_next).map(|(offset, _)| *offset) {
+        let unfinished = self.kept.iter().filter(|(_, place)| place.is_some()).map(|(offset, _)| *offset);
+        for offset in unfinished.take_while(|offset| *offset < delivered_next) {
             if offset > at {
                 intervals.push((at, offset));
             }
@@ -170,6 +217,26 @@ mod tests {
         let (new, before) = (Fresh::New, Fresh::DoneBefore);
         assert_eq!(came, [new, before, before, new, new, before, new]);
         assert_eq!(frontier.done_beyond(), [(4, 6), (8, 9)]);
+    }
+
+    #[test]
+    fn memory_grows_with_what_is_unfinished_not_with_what_is_done_behind_it() {
+        let mut frontier = frontier(&[0]);
+        for offset in 1..100_000 {
+            // Every tenth offset is a hole, every thousandth message stays.
+            if offset % 10 == 3 {
+                continue;
+            }
+            assert_eq!(come(&mut frontier, offset), Fresh::New);
+            assert!(frontier.is_unfinished(offset));
+            if offset % 1_000 != 0 {
+                assert!(frontier.done(offset) && !frontier.done(offset) && !frontier.is_unfinished(offset));
+            }
+        }
+        assert_eq!((frontier.unfinished(), frontier.next()), (100, Some(0)));
+        assert!(frontier.kept.len() <= 2 * 100 + DONE_KEPT_MIN, "{} are kept", frontier.kept.len());
+        assert!((0..100).rev().all(|thousand| frontier.done(thousand * 1_000)));
+        assert_eq!((frontier.unfinished(), frontier.next(), frontier.kept.len()), (0, Some(100_000), 0));
     }
 
     #[test]

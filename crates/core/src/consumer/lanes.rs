@@ -5,17 +5,39 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashTable;
 
+use super::arena::{Arena, Id};
 use super::types::{Failure, FailureClass, RunId, Ticket};
 use crate::Delivery;
 
 /// A lane. Never used twice, so that whoever comes late finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct LaneId(pub u64);
+pub(super) struct LaneId(Id);
 
 /// A partition in one assignment. Never used twice: an assignment that is gone cannot be taken for the one after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct TenureId(pub u64);
+pub(super) struct TenureId(Id);
+
+macro_rules! ids {
+    ($($name:ty),*) => {$(
+        impl From<Id> for $name {
+            fn from(id: Id) -> Self {
+                Self(id)
+            }
+        }
+
+        impl From<$name> for Id {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    )*};
+}
+
+ids!(LaneId, TenureId, RunId);
+
+pub(super) type Lanes = Arena<LaneId, Lane>;
 
 /// What is to happen to a message next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +52,8 @@ pub(super) enum Fate {
 pub(super) struct Entry {
     pub delivery: Arc<Delivery>,
     pub bytes: usize,
+    /// Whether it was given memory of its own, see [`Delivery::detached`].
+    pub detached: bool,
     pub attempts: u32,
     pub arrived_ms: u64,
     pub not_before_ms: u64,
@@ -40,12 +64,13 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(delivery: Delivery, now_ms: u64) -> Self {
+    pub fn new(delivery: Delivery, bytes: usize, arrived_ms: u64) -> Self {
         Self {
-            bytes: delivery.bytes(),
+            bytes,
             delivery: Arc::new(delivery),
+            detached: false,
             attempts: 0,
-            arrived_ms: now_ms,
+            arrived_ms,
             not_before_ms: 0,
             fate: Fate::Handle,
             failure: None,
@@ -62,7 +87,7 @@ pub(super) enum LaneState {
     /// Waits for a handler.
     Ready,
     /// The first so many are with a handler.
-    Running { run: RunId, count: usize },
+    Running { run: RunId, count: usize, since_ms: u64 },
     /// The first one waits for a time.
     Backoff { until_ms: u64 },
     /// The first one's dead letter is on its way.
@@ -93,8 +118,9 @@ impl LaneState {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub tenure: TenureId,
-    /// The key that they share, where they do.
+    /// The key that they share, where they do, and its hash.
     pub key: Option<Bytes>,
+    pub key_hash: u64,
     /// Whether they are parked ones that are being released.
     pub released: bool,
     pub state: LaneState,
@@ -107,9 +133,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub fn new(tenure: TenureId, key: Option<Bytes>, released: bool) -> Self {
+    pub fn new(tenure: TenureId, key: Option<Bytes>, key_hash: u64, released: bool) -> Self {
         let state = LaneState::Idle;
-        Self { tenure, key, released, state, singles_left: 0, bytes: 0, first: None, rest: VecDeque::new() }
+        Self { tenure, key, key_hash, released, state, singles_left: 0, bytes: 0, first: None, rest: VecDeque::new() }
     }
 
     pub fn push_back(&mut self, entry: Entry) {
@@ -146,6 +172,10 @@ impl Lane {
 
     pub fn front_mut(&mut self) -> Option<&mut Entry> {
         self.first.as_mut()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.first.iter_mut().chain(&mut self.rest)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
@@ -190,6 +220,30 @@ impl BuildHasher for SeededHash {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.0);
         hasher
+    }
+}
+
+/// The lanes of keys. The key itself lies in its lane, and is hashed once for each message that comes.
+#[derive(Debug, Default)]
+pub(super) struct Keys(HashTable<(u64, LaneId)>);
+
+impl Keys {
+    /// The lane of a key.
+    pub fn get(&self, hash: u64, key: &Bytes, lanes: &Lanes) -> Option<LaneId> {
+        let is = |(_, lane_id): &(u64, LaneId)| lanes.get(lane_id).is_some_and(|lane| lane.key.as_ref() == Some(key));
+        self.0.find(hash, is).map(|(_, lane_id)| *lane_id)
+    }
+
+    /// A key that has no lane yet.
+    pub fn insert(&mut self, hash: u64, lane_id: LaneId) {
+        self.0.insert_unique(hash, (hash, lane_id), |(hash, _)| *hash);
+    }
+
+    /// A lane is no longer that of its key.
+    pub fn remove(&mut self, hash: u64, lane_id: LaneId) {
+        if let Ok(entry) = self.0.find_entry(hash, |(_, other)| *other == lane_id) {
+            entry.remove();
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! - A partition that is blocked is paused at its own bound; no other is.
 
 mod adaptive;
+mod arena;
 mod batches;
 mod core;
 mod dependency;

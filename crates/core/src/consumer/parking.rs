@@ -4,6 +4,7 @@
 //! the key that is delivered goes to the end of the store, also while the key is being released.
 
 use std::cmp::Reverse;
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
@@ -54,6 +55,7 @@ impl Core {
         if !tenure.parked.contains_key(&key) {
             if tenure.parked.len() >= self.settings.parking.keys_max {
                 tenure.wait_for_room.push_back(lane_id);
+                self.detach(lane_id);
                 return self.set_state(lane_id, LaneState::ParkingRoom);
             }
             tenure.parked.insert(key.clone(), ParkedKey::default());
@@ -157,7 +159,6 @@ impl Core {
     }
 
     fn handle_released(&mut self, tenure_id: TenureId, key: &Bytes, messages: Vec<Loaded>, now_ms: u64) {
-        let lane_id = LaneId(self.next_id());
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
             return;
         };
@@ -165,9 +166,10 @@ impl Core {
             return;
         };
         parked.release = Some(Release::Handling);
-        let mut lane = Lane::new(tenure_id, Some(key.clone()), true);
+        let mut lane = Lane::new(tenure_id, Some(key.clone()), 0, true);
         for loaded in messages {
-            let mut entry = Entry::new(loaded.delivery, now_ms);
+            let bytes = loaded.delivery.bytes();
+            let mut entry = Entry::new(loaded.delivery, bytes, now_ms);
             entry.position = loaded.position;
             entry.not_before_ms = tenure.release_next_ms.max(now_ms);
             let pause_ms = SECOND_MS.div_ceil(u64::from(self.settings.parking.release_per_second));
@@ -176,17 +178,18 @@ impl Core {
             tenure.held_bytes += entry.bytes;
             lane.push_back(entry);
         }
-        self.lanes.insert(lane_id, lane);
+        let lane_id = self.lanes.insert(lane);
         self.advance(lane_id, now_ms);
     }
 
     /// The store has nothing of a key: it is parked no longer, unless something was stored since the store was asked, or is on
     /// its way there.
     fn nothing_is_parked(&mut self, tenure_id: TenureId, key: &Bytes, stored_before: u64, now_ms: u64) {
+        let hash = self.hash.hash_one(key);
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
             return;
         };
-        let lane_id = tenure.keys.get(key).copied();
+        let lane_id = tenure.keys.get(hash, key, &self.lanes);
         let state = lane_id.and_then(|lane_id| self.lanes.get(&lane_id)).map(|lane| lane.state);
         let changed = tenure.parked.get(key).is_none_or(|parked| parked.stored != stored_before);
         if changed || matches!(state, Some(LaneState::Parking { .. } | LaneState::Backoff { .. })) {

@@ -10,7 +10,7 @@ use super::parking::ParkedKey;
 use super::runs::Cancelled;
 use super::settings::Settling;
 use super::tenure::{Phase, Tenure};
-use super::types::{Action, Assignment, Report};
+use super::types::{Action, Assignment, Report, Started};
 use crate::TopicPartition;
 
 impl Core {
@@ -34,7 +34,6 @@ impl Core {
     }
 
     fn assign(&mut self, assignment: Assignment, now_ms: u64) {
-        let tenure_id = TenureId(self.next_id());
         let Assignment { partition, frontier, metadata, stored_done, epoch, parked } = assignment;
         self.settle_from(now_ms);
         let told = frontier.map(|frontier| (frontier, metadata.clone()));
@@ -48,8 +47,8 @@ impl Core {
         (tenure.settle.lineage, tenure.settle.stored) = (lineage, lineage != 0);
         tenure.settle.told = told;
         tenure.parked.extend(parked.into_iter().map(|key| (key, ParkedKey::default())));
+        let tenure_id = self.tenures.insert(tenure);
         self.by_name.insert(partition, tenure_id);
-        self.tenures.insert(tenure_id, tenure);
     }
 
     /// What earlier assignments did beyond the frontier, and the lineage of the side store's set. What cannot be used is
@@ -121,7 +120,7 @@ impl Core {
     /// Stops: what runs may finish until then, what is done is settled, and [`Action::Drained`] follows.
     pub fn drain(&mut self, until_ms: u64, now_ms: u64) {
         self.draining = true;
-        let tenures: Vec<TenureId> = self.tenures.keys().copied().collect();
+        let tenures: Vec<TenureId> = self.tenures.keys().collect();
         for tenure_id in tenures {
             self.begin_drain(tenure_id, until_ms, false, now_ms);
         }
@@ -139,6 +138,16 @@ impl Core {
             Phase::Draining { release: already, .. } | Phase::Closing { release: already, .. } => *already |= release,
         }
         tenure.ready.clear();
+        for later in std::mem::take(&mut tenure.later) {
+            tenure.held_messages -= 1;
+            tenure.held_bytes -= later.bytes;
+            if self.settings.settling == Settling::Each {
+                tenure.settle.give_back.push(later.delivery.offset);
+            }
+        }
+        if self.settings.settling == Settling::Each {
+            self.has_to_settle(tenure_id);
+        }
         for lane_id in self.lanes_of(tenure_id) {
             let keep = self.lanes.get(&lane_id).map_or(0, |lane| lane.state.handed_out());
             self.drop_lane(lane_id, keep);
@@ -149,8 +158,8 @@ impl Core {
 
     fn lanes_of(&self, tenure_id: TenureId) -> Vec<LaneId> {
         let lanes = self.lanes.iter().filter(|(_, lane)| lane.tenure == tenure_id);
-        let mut lanes: Vec<LaneId> = lanes.map(|(lane_id, _)| *lane_id).collect();
-        // The order of a hash map is nobody's business.
+        let mut lanes: Vec<LaneId> = lanes.map(|(lane_id, _)| lane_id).collect();
+        // In the order in which they began, wherever they lie.
         lanes.sort_unstable();
         lanes
     }
@@ -195,10 +204,10 @@ impl Core {
     /// Tells the handlers of a partition to stop. Those that no longer count for anything else are late from here on.
     fn cancel_runs(&mut self, tenure_id: TenureId) {
         let mut cancelled = Vec::new();
-        for (run_id, run) in &mut self.runs {
+        for (run_id, run) in self.runs.iter_mut() {
             if run.cancelled.is_none() && run.parts.iter().any(|part| part.tenure == tenure_id) {
                 run.cancelled = Some(Cancelled::Partition);
-                cancelled.push(*run_id);
+                cancelled.push(run_id);
             }
         }
         cancelled.sort_unstable();
@@ -211,7 +220,7 @@ impl Core {
             return;
         };
         self.by_name.remove(&tenure.partition);
-        self.lanes.retain(|_, lane| lane.tenure != tenure_id);
+        self.lanes.retain(|lane| lane.tenure != tenure_id);
         self.pending.retain(|_, (of, _)| *of != tenure_id);
         self.turn.retain(|other| *other != tenure_id);
         // What was asked for and not taken yet must not happen any more, a settlement above all.
@@ -222,14 +231,17 @@ impl Core {
                 settlements.retain(|settlement| settlement.partition() != partition);
                 true
             }
-            Action::Start { run, .. } => {
+            Action::Start { calls } => {
                 let only_ours = |run: &super::runs::Run| run.parts.iter().all(|part| part.tenure == tenure_id);
-                let drop = runs.get(run).is_some_and(only_ours);
-                if drop {
-                    runs.remove(run);
-                    never_began.push(*run);
-                }
-                !drop
+                calls.retain(|Started { run, .. }| {
+                    let drop = runs.get(run).is_some_and(only_ours);
+                    if drop {
+                        runs.remove(run);
+                        never_began.push(*run);
+                    }
+                    !drop
+                });
+                !calls.is_empty()
             }
             Action::StoreDone { partition: of, .. }
             | Action::Park { partition: of, .. }
@@ -252,7 +264,7 @@ impl Core {
 
     /// The number of partitions changed, and with it what each may hold.
     fn shares_changed(&mut self) {
-        let tenures: Vec<TenureId> = self.tenures.keys().copied().collect();
+        let tenures: Vec<TenureId> = self.tenures.keys().collect();
         tenures.into_iter().for_each(|tenure_id| self.check_room(tenure_id));
     }
 

@@ -1,15 +1,19 @@
 //! Handlers: which is started when, and what follows from how it ended.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::core::{Core, Pending};
 use super::lanes::{Entry, Fate, LaneId, LaneState, TenureId};
 use super::settings::{Order, Remedy, milliseconds, pause_ms};
 use super::tenure::Phase;
-use super::types::{Action, DeadLetter, Failure, FailureClass, Handed, Outcome, Outcomes, Report, RunId, Ticket};
+use super::types::{
+    Action, DeadLetter, Failure, FailureClass, Handed, Messages, Outcome, Outcomes, Report, RunId, Started, Ticket,
+};
 
 /// A call of a handler.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub parts: Vec<Part>,
+    pub parts: Parts,
     pub since_ms: u64,
     pub probe: bool,
     pub cancelled: Option<Cancelled>,
@@ -22,6 +26,9 @@ pub(super) struct Part {
     pub lane: LaneId,
     pub count: usize,
 }
+
+/// Mostly one, which then takes no allocation.
+pub(super) type Parts = SmallVec<[Part; 1]>;
 
 /// Why a handler was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +56,7 @@ impl Core {
             let Some(lane) = self.lanes.get(&lane_id).filter(|lane| lane.state == LaneState::Ready) else {
                 continue;
             };
-            self.start(vec![Part { tenure: lane.tenure, lane: lane_id, count: 1 }], now_ms);
+            self.start(smallvec![Part { tenure: lane.tenure, lane: lane_id, count: 1 }], now_ms);
         }
     }
 
@@ -76,9 +83,9 @@ impl Core {
     }
 
     /// Starts a handler for the first messages of some lanes.
-    pub(super) fn start(&mut self, parts: Vec<Part>, now_ms: u64) {
-        let run = RunId(self.next_id());
-        let mut messages = Vec::with_capacity(parts.iter().map(|part| part.count).sum());
+    pub(super) fn start(&mut self, parts: Parts, now_ms: u64) {
+        let run = self.runs.insert(Run { parts: parts.clone(), since_ms: now_ms, probe: false, cancelled: None });
+        let mut messages = Messages::with_capacity(parts.iter().map(|part| part.count).sum());
         for part in &parts {
             if let Some(lane) = self.lanes.get_mut(&part.lane) {
                 lane.singles_left = lane.singles_left.saturating_sub(1);
@@ -88,16 +95,22 @@ impl Core {
                         .map(|entry| Handed { delivery: entry.delivery.clone(), attempt: entry.attempts + 1 }),
                 );
             }
-            self.set_state(part.lane, LaneState::Running { run, count: part.count });
+            self.set_state(part.lane, LaneState::Running { run, count: part.count, since_ms: now_ms });
         }
-        let probe = self.dependency.started(run);
-        self.runs.insert(run, Run { parts, since_ms: now_ms, probe, cancelled: None });
+        if self.dependency.started(run)
+            && let Some(probe) = self.runs.get_mut(&run)
+        {
+            probe.probe = true;
+        }
         if self.deadlines.len() >= self.runs.len().saturating_mul(2) + DEADLINES_KEPT_MIN {
             // Behind one that runs for long lie those that ended meanwhile.
             self.deadlines.retain(|(_, run)| self.runs.contains_key(run));
         }
         self.deadlines.push_back((now_ms.saturating_add(self.settings.handler_deadline_ms), run));
-        self.act(Action::Start { run, messages });
+        match self.actions.back_mut() {
+            Some(Action::Start { calls }) => calls.push(Started { run, messages }),
+            _ => self.act(Action::Start { calls: vec![Started { run, messages }] }),
+        }
     }
 
     /// Cancels what runs too long.
@@ -119,8 +132,15 @@ impl Core {
         }
     }
 
-    /// A handler ended.
-    pub fn finished(&mut self, run_id: RunId, outcomes: Outcomes, now_ms: u64) {
+    /// Handlers ended.
+    pub fn finished(&mut self, ended: impl IntoIterator<Item = (RunId, Outcomes)>, now_ms: u64) {
+        for (run_id, outcomes) in ended {
+            self.ended(run_id, outcomes, now_ms);
+        }
+        self.go_on(now_ms);
+    }
+
+    fn ended(&mut self, run_id: RunId, outcomes: Outcomes, now_ms: u64) {
         let Some(run) = self.runs.remove(&run_id) else {
             self.counters.late_results += 1;
             return;
@@ -165,7 +185,6 @@ impl Core {
         if up {
             self.report(Report::DependencyUp);
         }
-        self.go_on(now_ms);
     }
 
     fn is_with(&self, lane_id: LaneId, run_id: RunId) -> bool {

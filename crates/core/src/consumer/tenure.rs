@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::frontier::Frontier;
-use super::lanes::{KeyMap, LaneId, SeededHash};
+use super::lanes::{KeyMap, Keys, LaneId, SeededHash};
 use super::parking::ParkedKey;
 use super::types::Ticket;
-use crate::TopicPartition;
+use crate::{Delivery, TopicPartition};
 
 /// Whether a partition stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +26,16 @@ pub(super) struct Tenure {
     pub epoch: u64,
     pub phase: Phase,
     pub frontier: Frontier<LaneId>,
-    pub keys: KeyMap<LaneId>,
+    pub keys: Keys,
     /// The one lane, where order does not go by keys.
     pub sole: Option<LaneId>,
     pub ready: VecDeque<LaneId>,
     /// Whether it is among those that take turns.
     pub in_turn: bool,
+    /// Messages as they came, which nobody looked at yet.
+    pub later: VecDeque<Later>,
+    /// Whether it is among those that have such messages.
+    pub has_later: bool,
     pub held_messages: usize,
     pub held_bytes: usize,
     /// Lanes for which something outside has to answer.
@@ -44,6 +48,14 @@ pub(super) struct Tenure {
     /// When the next message of a released key may be handled.
     pub release_next_ms: u64,
     pub watch: Watch,
+}
+
+/// A message that nobody looked at yet.
+#[derive(Debug)]
+pub(super) struct Later {
+    pub delivery: Delivery,
+    pub bytes: usize,
+    pub arrived_ms: u64,
 }
 
 /// What is still to be settled.
@@ -91,10 +103,12 @@ impl Tenure {
             epoch,
             phase: Phase::Owned,
             frontier,
-            keys: HashMap::with_hasher(SeededHash(seed)),
+            keys: Keys::default(),
             sole: None,
             ready: VecDeque::new(),
             in_turn: false,
+            later: VecDeque::new(),
+            has_later: false,
             held_messages: 0,
             held_bytes: 0,
             active: 0,
@@ -105,5 +119,10 @@ impl Tenure {
             release_next_ms: 0,
             watch: Watch { progress_ms: now_ms, reported_ms: now_ms, delivered_ms: now_ms, end: None, urged: 0 },
         }
+    }
+    /// Where the engine goes on.
+    pub fn delivered_next(&self) -> Option<i64> {
+        let last = self.later.back().map(|later| later.delivery.offset.saturating_add(1));
+        last.or_else(|| self.frontier.delivered_next())
     }
 }

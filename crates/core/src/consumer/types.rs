@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
+use super::arena::Id;
 use crate::{Delivery, TopicPartition};
 
 /// One call of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunId(pub(super) u64);
+pub struct RunId(pub(super) Id);
 
 /// Names something that was asked for, until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,12 +36,10 @@ pub struct Assignment {
 /// What is asked of the shell. Actions are carried out in the order in which they come; each that has a ticket is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Call the handler; answer with [`super::Core::finished`], in any case and once.
+    /// Call the handler, once for each of these; answer with [`super::Core::finished`], in any case and once for each.
     Start {
-        /// This call.
-        run: RunId,
-        /// One message, or a batch; those of a partition in their order.
-        messages: Vec<Handed>,
+        /// All that may begin now.
+        calls: Vec<Started>,
     },
     /// Stop this call. [`super::Core::finished`] is still to follow, once it has really ended: until then nothing else of its keys
     /// is started.
@@ -137,6 +137,18 @@ pub enum Action {
     /// Tell people.
     Report(Report),
 }
+
+/// One call of a handler that is to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Which call.
+    pub run: RunId,
+    /// One message, or a batch; those of a partition in their order.
+    pub messages: Messages,
+}
+
+/// The messages of a call: mostly one, which then takes no allocation.
+pub type Messages = SmallVec<[Handed; 1]>;
 
 /// A message on its way to a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]

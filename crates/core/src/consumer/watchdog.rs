@@ -15,7 +15,7 @@ impl Core {
     /// that the engine forgot.
     pub fn known_end(&mut self, partition: &TopicPartition, end: i64, now_ms: u64) {
         if let Some(tenure) = self.by_name.get(partition).and_then(|tenure_id| self.tenures.get_mut(tenure_id)) {
-            let next = tenure.frontier.delivered_next();
+            let next = tenure.delivered_next();
             let had_more = next.zip(tenure.watch.end).is_some_and(|(next, end)| next < end);
             if !had_more {
                 tenure.watch.delivered_ms = now_ms;
@@ -31,7 +31,7 @@ impl Core {
         }
         let step_ms = (self.settings.stuck_after_ms / LOOKS_PER_BOUND).max(1);
         self.watch_at_ms = now_ms.saturating_add(step_ms);
-        let mut tenures: Vec<TenureId> = self.tenures.keys().copied().collect();
+        let mut tenures: Vec<TenureId> = self.tenures.keys().collect();
         tenures.sort_unstable();
         for tenure_id in tenures {
             self.watch_work(tenure_id, now_ms);
@@ -97,7 +97,7 @@ impl Core {
             return;
         };
         let since_ms = tenure.watch.delivered_ms;
-        let (Some(next), Some(end)) = (tenure.frontier.delivered_next(), tenure.watch.end) else {
+        let (Some(next), Some(end)) = (tenure.delivered_next(), tenure.watch.end) else {
             return;
         };
         let waits = tenure.phase == Phase::Owned && !tenure.paused && next < end;

@@ -109,7 +109,9 @@ impl Driver {
     pub fn take(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
-                Action::Start { run, messages } => drop(self.running.insert(run, messages)),
+                Action::Start { calls } => {
+                    self.running.extend(calls.into_iter().map(|call| (call.run, call.messages.into_vec())));
+                }
                 Action::Cancel { run } => self.cancelled.push(run),
                 Action::Settle { ticket, settlements } => self.settles.push((ticket, settlements)),
                 Action::DeadLetter { ticket, letter } => self.letters.push((ticket, letter)),
@@ -141,7 +143,7 @@ impl Driver {
 
     pub fn finish_run(&mut self, run: RunId, outcomes: Outcomes) {
         self.running.remove(&run);
-        self.core.finished(run, outcomes, self.now_ms);
+        self.core.finished([(run, outcomes)], self.now_ms);
         self.take();
     }
 

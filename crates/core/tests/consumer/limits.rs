@@ -1,4 +1,6 @@
+use baton_core::Delivery;
 use baton_core::consumer::*;
+use bytes::Bytes;
 
 use crate::driver::*;
 
@@ -81,4 +83,58 @@ fn settings_that_allow_nothing_are_refused() {
     assert_eq!(Core::new(none, 0).unwrap_err(), BadSettings::Zero("concurrency"));
     let parks = Settings { order: Order::PerPartition, exhausted: Remedy::Park, ..settings() };
     assert_eq!(Core::new(parks, 0).unwrap_err(), BadSettings::ParkingNeedsKeys);
+}
+
+/// What is held costs little until its turn is near, and counts for the bounds all the same.
+#[test]
+fn messages_are_looked_at_only_as_far_ahead_as_handlers_need() {
+    let mut driver = Driver::assigned(Settings { concurrency: Concurrency::Fixed(2), ..settings() });
+    let messages: Vec<(i64, &str)> = (0..100).map(|offset| (offset, "")).collect();
+    driver.deliver(&messages);
+    let held = driver.core.held();
+    assert_eq!((held.messages, held.bytes, held.handlers), (100, 1_000, 2));
+    assert!(held.lanes <= 8, "{held:?}");
+    (0..100).for_each(|offset| driver.done(offset));
+    assert_eq!((driver.core.held().messages, driver.settled_next()), (0, Some(100)));
+}
+
+#[test]
+fn keys_behind_a_hot_one_are_found() {
+    let mut driver = Driver::assigned(Settings { concurrency: Concurrency::Fixed(2), ..settings() });
+    let mut messages: Vec<(i64, &str)> = (0..50).map(|offset| (offset, "hot")).collect();
+    messages.push((50, "other"));
+    driver.deliver(&messages);
+    assert_eq!(driver.offsets(), [0, 50]);
+}
+
+/// Engines lay small contents side by side: one that waits for long must not keep all of its neighbours.
+#[test]
+fn what_waits_for_long_has_memory_of_its_own() {
+    let block = Bytes::from(vec![7; 1_000]);
+    let mut driver = Driver::assigned(settings());
+    let message = |offset, key| {
+        let payload = Some(block.slice(offset as usize..offset as usize + 10));
+        Delivery { payload, ..delivery(0, offset, key) }
+    };
+    let is_in_block = |handed: &Handed| {
+        let payload = handed.delivery.payload.as_ref().unwrap();
+        block.as_ptr_range().contains(&payload.as_ptr())
+    };
+    driver.core.messages(vec![message(0, "a"), message(1, "a"), message(2, "b")], driver.now_ms);
+    driver.take();
+    assert!(driver.running.values().flatten().all(is_in_block), "nothing is copied that does not wait");
+    driver.finish(0, transient());
+    driver.core.messages(vec![message(3, "a"), message(4, "b")], driver.now_ms);
+    driver.pass(10_000);
+    for offset in [0, 1, 3] {
+        let run = driver.run_of(offset);
+        assert!(!driver.running[&run].iter().any(is_in_block), "{offset} waited");
+        driver.done(offset);
+    }
+    driver.done(2);
+    assert!(driver.running[&driver.run_of(4)].iter().all(is_in_block), "4 came when its turn seemed near");
+    driver.pass(1_000);
+    driver.core.messages(vec![message(5, "b")], driver.now_ms);
+    driver.done(4);
+    assert!(!driver.running[&driver.run_of(5)].iter().any(is_in_block), "5 came behind one that had run for a second");
 }

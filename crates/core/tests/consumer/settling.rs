@@ -61,7 +61,9 @@ fn every_second_done(settings: Settings) -> Driver {
 /// Others' 5 (docs/TESTING.md): consumption stopped when the map was larger than 4,096 bytes.
 #[test]
 fn what_does_not_fit_in_the_metadata_goes_to_the_side_store_and_comes_back() {
-    let small = Settings { metadata_bytes_max: 100, side_store: true, ..settings() };
+    // Messages are looked at as far ahead as there are handlers: here all of them.
+    let concurrency = Concurrency::Fixed(10_000);
+    let small = Settings { metadata_bytes_max: 100, side_store: true, concurrency, ..settings() };
     let mut driver = every_second_done(small.clone());
     driver.pass(1_000);
     let (ticket, stored_done) = driver.stores.pop().unwrap();

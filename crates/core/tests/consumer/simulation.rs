@@ -19,6 +19,7 @@ const CHAOS_STEPS: u64 = 1_500;
 const CALM_STEPS: u64 = 20_000;
 const PARTITION_MESSAGES_MAX: usize = 12;
 const CHUNK_MAX: u64 = 5;
+const TOGETHER_MAX: u64 = 4;
 const PARKING_BATCH_MAX: usize = 4;
 
 /// SplitMix64.
@@ -334,7 +335,7 @@ impl World {
     fn take(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
-                Action::Start { run, messages } => self.start(run, &messages),
+                Action::Start { calls } => calls.iter().for_each(|call| self.start(call.run, &call.messages)),
                 Action::Pause { partition } => self.partitions[partition.partition as usize].paused = true,
                 Action::Resume { partition } => self.partitions[partition.partition as usize].paused = false,
                 Action::Release { partition } => self.unassign(partition.partition as usize),
@@ -398,8 +399,8 @@ impl World {
         }
     }
 
-    fn finish(&mut self, run: RunId) {
-        let Some(messages) = self.running.remove(&run) else { return };
+    fn end_of(&mut self, run: RunId) -> Option<(RunId, Outcomes)> {
+        let messages = self.running.remove(&run)?;
         let alike = self.random.percent(50);
         let outcomes: Vec<Outcome> = match alike {
             true => vec![self.outcome(); messages.len()],
@@ -410,8 +411,7 @@ impl World {
                 self.end(*number, *index);
             }
         }
-        let outcomes = if alike { Outcomes::All(outcomes[0].clone()) } else { Outcomes::Each(outcomes) };
-        self.core.finished(run, outcomes, self.now_ms);
+        Some((run, if alike { Outcomes::All(outcomes[0].clone()) } else { Outcomes::Each(outcomes) }))
     }
 
     fn crash(&mut self) {
@@ -437,9 +437,14 @@ impl World {
         match self.random.below(1_000) {
             0..250 => self.deliver(number),
             250..550 => {
-                if let Some(run) = self.some(self.running.keys().copied().collect()) {
-                    self.finish(run);
+                // One, or some that ended since the shell last looked.
+                let together = 1 + self.random.below(TOGETHER_MAX);
+                let mut ended = Vec::new();
+                for _ in 0..together {
+                    let run = self.some(self.running.keys().copied().collect());
+                    ended.extend(run.and_then(|run| self.end_of(run)));
                 }
+                self.core.finished(ended, self.now_ms);
             }
             550..750 => {
                 if let Some(ticket) = self.some(self.unanswered.keys().copied().collect()) {
@@ -483,7 +488,8 @@ impl World {
                 }
             }
             for run in self.running.keys().copied().collect::<Vec<_>>() {
-                self.finish(run);
+                let ended = self.end_of(run);
+                self.core.finished(ended, self.now_ms);
                 self.take();
             }
             for ticket in self.unanswered.keys().copied().collect::<Vec<_>>() {

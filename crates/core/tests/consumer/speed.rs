@@ -29,8 +29,11 @@ fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_
         loop {
             while let Some(action) = core.next_action() {
                 match action {
-                    Action::Start { run, messages } if messages[0].delivery.offset == 0 => blocked = Some(run),
-                    Action::Start { run, .. } => running.push(run),
+                    Action::Start { calls } => {
+                        let is_first = |call: &Started| call.messages[0].delivery.offset == 0;
+                        blocked = blocked.or(calls.iter().find(|call| is_first(call)).map(|call| call.run));
+                        running.extend(calls.iter().filter(|call| !is_first(call)).map(|call| call.run));
+                    }
                     Action::Settle { ticket, settlements } => {
                         if let Settlement::Frontier { next, metadata, .. } = &settlements[0] {
                             settled = *next;
@@ -42,9 +45,12 @@ fn a_key_that_is_blocked_for_the_whole_run_costs_bounded_memory_while_a_million_
                     _ => {}
                 }
             }
-            let Some(run) = running.pop() else { break };
-            core.finished(run, Outcomes::All(Outcome::Done), offset as u64 / 100);
-            done += 1;
+            if running.is_empty() {
+                break;
+            }
+            done += running.len() as u64;
+            let ended = running.drain(..).map(|run| (run, Outcomes::All(Outcome::Done)));
+            core.finished(ended, offset as u64 / 100);
         }
         let held = core.held();
         assert!(held.messages <= 501 && held.lanes <= 501 && held.deadlines <= 1_200, "{held:?}");

@@ -96,3 +96,13 @@ fn a_partition_that_we_paused_is_not_taken_for_an_engine_that_stalls() {
     driver.pass(100_000);
     assert!(driver.others.is_empty(), "{:?}", driver.others);
 }
+
+#[test]
+fn messages_that_lie_there_are_not_taken_for_an_engine_that_stalls() {
+    let mut driver = Driver::assigned(Settings { concurrency: Concurrency::Fixed(1), ..settings() });
+    let messages: Vec<(i64, &str)> = (0..50).map(|offset| (offset, "")).collect();
+    driver.deliver(&messages);
+    driver.core.known_end(&partition(0), 50, driver.now_ms);
+    driver.pass(100_000);
+    assert!(driver.others.is_empty(), "all were delivered, and wait for a handler: {:?}", driver.others);
+}

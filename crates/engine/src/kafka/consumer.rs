@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use baton_core::TopicPartition;
+use baton_core::{Delivery, TopicPartition};
 use rdkafka::ClientConfig;
 use tokio::sync::{Notify, oneshot};
 
@@ -35,9 +35,10 @@ pub(super) struct Position {
 /// What the thread has for who calls.
 #[derive(Default)]
 pub(super) struct Inbox {
-    pub(super) events: VecDeque<Result<Event, EngineError>>,
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+    /// With the bytes of the messages in it.
+    events: VecDeque<(Result<Event, EngineError>, usize)>,
+    messages: usize,
+    bytes: usize,
     /// Partitions that were told to seek and have not yet done so: what comes from them is old.
     pub(super) seeking: HashMap<TopicPartition, usize>,
     /// When somebody last showed interest.
@@ -46,19 +47,55 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Anything but messages.
+    pub(super) fn push(&mut self, event: Result<Event, EngineError>) {
+        self.events.push_back((event, 0));
+    }
+
+    pub(super) fn push_messages(&mut self, batch: Vec<Delivery>, bytes: usize) {
+        self.messages += batch.len();
+        self.bytes += bytes;
+        self.events.push_back((Ok(Event::Messages(batch)), bytes));
+    }
+
+    fn pop(&mut self) -> Option<Result<Event, EngineError>> {
+        let (event, bytes) = self.events.pop_front()?;
+        if let Ok(Event::Messages(batch)) = &event {
+            self.messages -= batch.len();
+            self.bytes -= bytes;
+        }
+        Some(event)
+    }
+
+    pub(super) fn events(&self) -> impl Iterator<Item = &Result<Event, EngineError>> {
+        self.events.iter().map(|(event, _)| event)
+    }
+
+    /// Messages that wait.
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes of these.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes away what waits of a partition.
     pub(super) fn purge(&mut self, gone: impl Fn(&TopicPartition) -> bool) {
-        let (mut messages, mut bytes) = (0, 0);
-        self.events.retain_mut(|event| match event {
-            Ok(Event::Messages(batch)) => {
-                batch.retain(|delivery| !gone(&delivery.from));
-                messages += batch.len();
-                bytes += batch.iter().map(baton_core::Delivery::bytes).sum::<usize>();
-                !batch.is_empty()
+        (self.messages, self.bytes) = (0, 0);
+        for (event, bytes) in std::mem::take(&mut self.events) {
+            match event {
+                Ok(Event::Messages(mut batch)) => {
+                    batch.retain(|delivery| !gone(&delivery.from));
+                    if !batch.is_empty() {
+                        let bytes = batch.iter().map(Delivery::bytes).sum();
+                        self.push_messages(batch, bytes);
+                    }
+                }
+                event => self.events.push_back((event, bytes)),
             }
-            _ => true,
-        });
-        (self.messages, self.bytes) = (messages, bytes);
+        }
     }
 }
 
@@ -136,11 +173,7 @@ impl KafkaConsumer {
         if inbox.events.is_empty() && inbox.ended {
             return Some(Err(ended()));
         }
-        let event = inbox.events.pop_front()?;
-        if let Ok(Event::Messages(batch)) = &event {
-            inbox.messages -= batch.len();
-            inbox.bytes -= batch.iter().map(baton_core::Delivery::bytes).sum::<usize>();
-        }
+        let event = inbox.pop()?;
         drop(inbox);
         // There is room now.
         self.thread.unpark();

@@ -15,13 +15,16 @@ use super::assignment::{self, Found};
 use super::commits::Commits;
 use super::consumer::{Command, Shared};
 use super::context::{self, Context, Rebalance};
-use super::{delivery, failure};
+use super::delivery::Copies;
+use super::failure;
 use crate::{Assignment, ConsumerOptions, EngineError, Event};
 
 /// Messages and bytes handed over at once, and waiting to be taken. Enough to make the hand-over cheap, little enough that a seek or a lost
 /// partition throws little away.
 const BATCH_MESSAGES_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Messages that a batch has room for from the start.
+const BATCH_MESSAGES_FIRST: usize = 256;
 const WAITING_MESSAGES_MAX: usize = 4 * BATCH_MESSAGES_MAX;
 const WAITING_BYTES_MAX: usize = 16 << 20;
 /// How long the thread sleeps when nothing wakes it. Only what has no wake-up of its own waits for this.
@@ -74,6 +77,7 @@ pub(super) struct Member {
     /// A position was out of range, of a partition that is still to be found.
     gap: bool,
     last: usize,
+    copies: Copies,
 }
 
 /// Runs until it is told to close.
@@ -110,6 +114,7 @@ pub(super) fn run(
         commits,
         gap: false,
         last: 0,
+        copies: Copies::default(),
     };
     member.serve(&commands);
     member.leave();
@@ -157,7 +162,7 @@ impl Member {
     fn listens(&self) -> bool {
         let inbox = self.shared.inbox();
         let called = inbox.called_at.is_some_and(|at| at.elapsed() < SILENCE_MAX);
-        called && inbox.messages < WAITING_MESSAGES_MAX && inbox.bytes < WAITING_BYTES_MAX
+        called && inbox.messages() < WAITING_MESSAGES_MAX && inbox.bytes() < WAITING_BYTES_MAX
     }
 
     fn command(&mut self, command: Command) {
@@ -204,7 +209,9 @@ impl Member {
 
     /// Takes a batch from the client library; says whether there may be more.
     fn poll(&mut self) -> bool {
+        // Mostly there is nothing, or a lot.
         let (mut batch, mut bytes, mut more) = (Vec::new(), 0, true);
+        self.copies.begin();
         let mut failed = None;
         while batch.len() < BATCH_MESSAGES_MAX && bytes < BATCH_BYTES_MAX {
             let heard = self.context.count();
@@ -216,8 +223,11 @@ impl Member {
                         continue;
                     }
                     owned.position = Some(message.offset() + 1);
-                    let delivery = delivery::delivery(&message, owned.partition.clone());
+                    let delivery = self.copies.delivery(&message, &owned.partition);
                     bytes += delivery.bytes();
+                    if batch.is_empty() {
+                        batch.reserve(BATCH_MESSAGES_FIRST);
+                    }
                     batch.push(delivery);
                 }
                 Some(Err(error)) => {
@@ -247,17 +257,15 @@ impl Member {
             batch.retain(|delivery| !inbox.seeking.contains_key(&delivery.from));
             bytes = batch.iter().map(Delivery::bytes).sum();
         }
-        inbox.messages += batch.len();
-        inbox.bytes += bytes;
         if !batch.is_empty() {
-            inbox.events.push_back(Ok(Event::Messages(batch)));
+            inbox.push_messages(batch, bytes);
         }
         drop(inbox);
         self.shared.ready.notify_waiters();
     }
 
     fn tell(&self, event: Result<Event, EngineError>) {
-        self.shared.inbox().events.push_back(event);
+        self.shared.inbox().push(event);
         self.shared.ready.notify_waiters();
     }
 
@@ -274,8 +282,8 @@ impl Member {
                 let text = error.to_string();
                 let mut inbox = self.shared.inbox();
                 // Said once until somebody has heard it.
-                if !inbox.events.iter().any(|event| matches!(event, Err(said) if said.to_string() == text)) {
-                    inbox.events.push_back(Err(error));
+                if !inbox.events().any(|event| matches!(event, Err(said) if said.to_string() == text)) {
+                    inbox.push(Err(error));
                 }
                 drop(inbox);
                 self.shared.ready.notify_waiters();

@@ -9,7 +9,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
-use super::{delivery, failure};
+use super::delivery::Copies;
+use super::failure;
 use crate::{EngineError, EngineFuture, EngineReader, OLDEST};
 
 /// Messages and bytes that one call gives at most; one message more than the bytes, if it is large.
@@ -77,7 +78,7 @@ impl Reading {
         let wrong = |error: &KafkaError| failure::engine_error(&format!("reading {}", self.partition), error);
         let asked = self.consumer.fetch_watermarks(&self.partition.topic, self.number, ANSWER_WAIT);
         let (_, end) = asked.map_err(|error| wrong(&error))?;
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes, mut copies) = (Vec::new(), 0, Copies::default());
         let deadline = Instant::now() + DELIVERY_WAIT;
         let (mut at, mut asked_again) = (position, false);
         while at < end && batch.len() < BATCH_MESSAGES_MAX && bytes < BATCH_BYTES_MAX {
@@ -87,7 +88,7 @@ impl Reading {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     at = message.offset() + 1;
-                    let delivery = delivery::delivery(&message, self.partition.clone());
+                    let delivery = copies.delivery(&message, &self.partition);
                     bytes += delivery.bytes();
                     batch.push(delivery);
                 }
