@@ -31,7 +31,7 @@ const CHUNK_CALLS_FIRST: usize = 8;
 /// How long a chunk should take. Longer ones make the next ones shorter: the other threads are to have something to do.
 const CHUNK_TIME: Duration = Duration::from_micros(50);
 /// After how long a chunk begins no further call.
-const CHUNK_TIME_MAX: Duration = Duration::from_micros(200);
+pub(super) const CHUNK_TIME_MAX: Duration = Duration::from_micros(200);
 /// After how long what stands in a chunk behind a call that does not return is begun elsewhere.
 const HELD_UP_MAX_MS: u64 = 10;
 /// Calls between two looks at the clock, once it is known that they are short.
@@ -201,15 +201,16 @@ impl Chunk {
     }
 }
 
-/// Makes the calls of a chunk.
-pub(super) async fn serve<M, F>(chunk: Arc<Chunk>, answers: UnboundedSender<Input>, make: M)
+/// Makes the calls of a chunk, until none is left or this time is over.
+pub(super) async fn serve<M, F>(chunk: Arc<Chunk>, answers: UnboundedSender<Input>, time_max: Duration, make: M)
 where
     M: Fn(Call, StopSlot) -> F,
     F: Future<Output = Verdict> + Send + 'static,
 {
     let began = Instant::now();
+    let is_over = || began.elapsed() >= time_max;
     poll_fn(|context| {
-        make_calls(&chunk, began, context, &make);
+        make_calls(&chunk, is_over, context, &make);
         Poll::Ready(())
     })
     .await;
@@ -220,7 +221,7 @@ where
     go_on(pending, &answers);
 }
 
-fn make_calls<M, F>(chunk: &Chunk, began: Instant, context: &mut Context<'_>, make: &M)
+fn make_calls<M, F>(chunk: &Chunk, is_over: impl Fn() -> bool, context: &mut Context<'_>, make: &M)
 where
     M: Fn(Call, StopSlot) -> F,
     F: Future<Output = Verdict> + Send + 'static,
@@ -249,7 +250,7 @@ where
         };
         calls += 1;
         let looks = calls.is_power_of_two() || calls.is_multiple_of(CALLS_PER_LOOK);
-        if looks && began.elapsed() >= CHUNK_TIME_MAX {
+        if looks && is_over() {
             return chunk.inside().put_down(step);
         }
         next = chunk.next(Some(step));
@@ -476,7 +477,7 @@ mod tests {
     #[tokio::test]
     async fn calls_that_end_at_once_are_answered_together() {
         let (answers, mut inputs) = unbounded_channel();
-        serve(Chunk::of(calls(20).into_iter()), answers, |_, _| async { done() }).await;
+        serve(Chunk::of(calls(20).into_iter()), answers, Duration::MAX, |_, _| async { done() }).await;
         assert_eq!(ended(inputs.recv().await), all_done(20));
         assert!(inputs.recv().await.is_none(), "one answer");
     }
@@ -488,7 +489,7 @@ mod tests {
             assert_ne!(offset(&call), 2, "this one panics");
             done()
         };
-        serve(Chunk::of(calls(5).into_iter()), answers, make).await;
+        serve(Chunk::of(calls(5).into_iter()), answers, Duration::MAX, make).await;
         let outcomes = ended(inputs.recv().await);
         assert!(matches!(&outcomes[2], Outcomes::All(Outcome::Transient(failure)) if &*failure.source == PANICKED));
         assert_eq!((&outcomes[..2], &outcomes[3..]), (&all_done(2)[..], &all_done(2)[..]));
@@ -508,7 +509,7 @@ mod tests {
                 None => Verdict::all(Outcome::Stopped, Tally::default()),
             }
         };
-        serve(Chunk::of(calls(3).into_iter()), answers, make).await;
+        serve(Chunk::of(calls(3).into_iter()), answers, Duration::MAX, make).await;
         let Some(Input::Ran(ran)) = inputs.recv().await else { panic!("what came of the chunk") };
         assert_eq!((ran.ended.outcomes.len(), ran.stops.len(), ran.begun), (2, 1, 3));
         tokio::task::yield_now().await;
@@ -524,7 +525,7 @@ mod tests {
             std::thread::sleep(CHUNK_TIME_MAX);
             done()
         };
-        serve(Chunk::of(calls(9).into_iter()), answers, make).await;
+        serve(Chunk::of(calls(9).into_iter()), answers, CHUNK_TIME_MAX, make).await;
         let Some(Input::Ran(ran)) = inputs.recv().await else { panic!("what came of the chunk") };
         assert_eq!((ran.ended.outcomes.len(), ran.begun, ran.rest.len()), (1, 1, 8));
     }

@@ -123,7 +123,7 @@ where
     H: Handling<EffectOf<G>, T>,
 {
     fn start(self: Arc<Self>, chunk: Arc<Chunk>, answers: UnboundedSender<Input>) {
-        tokio::spawn(calls::serve(chunk, answers, move |call, slot| {
+        tokio::spawn(calls::serve(chunk, answers, calls::CHUNK_TIME_MAX, move |call, slot| {
             let worker = self.clone();
             async move { worker.run(call, &slot).await }
         }));
