@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use baton_core::consumer::Waiting;
 use baton_core::{Delivery, Headers, TopicPartition};
 use bytes::Bytes;
 use thiserror::Error;
@@ -289,6 +290,29 @@ pub enum Settlement {
     },
 }
 
+/// A question about a partition that is ours: what is there from `next` on?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Which one.
+    pub partition: TopicPartition,
+    /// The offset that should be delivered next; `None` before the first delivery of a group without a position.
+    pub next: Option<i64>,
+    /// Whether the answer must be exact, because something is to be done about it. Costs a read where an engine keeps things in its
+    /// partitions that are never delivered (marks of transactions, what compaction removed): without it those count as messages.
+    pub exact: bool,
+}
+
+/// What is still to come of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// Which one.
+    pub partition: TopicPartition,
+    /// How much.
+    pub waiting: Waiting,
+    /// As [`Question::exact`] asked.
+    pub exact: bool,
+}
+
 /// A message engine.
 pub trait Engine: Send + Sync {
     /// What it is called: `embedded`, `kafka`, `rabbitmq`.
@@ -374,6 +398,13 @@ pub trait EngineConsumer: Send {
     /// [`EngineError::Caller`] and do nothing; the others of the same call are settled all the same. Dropping the future leaves it
     /// open whether they were.
     fn settle<'a>(&'a mut self, settlements: &'a [Settlement]) -> EngineFuture<'a, Result<(), EngineError>>;
+
+    /// Says what is still to come of partitions, [`Waiting::Offsets`] where offsets last ([`Capabilities::lasting_offsets`]), else
+    /// [`Waiting::Undelivered`]. Of partitions that are not ours, or of which the engine does not answer in some seconds, nothing is said.
+    ///
+    /// This is not told by what delivers messages, so that deliveries that have stopped are seen by it. It holds up no other call: the
+    /// future borrows nothing.
+    fn backlog(&mut self, questions: Vec<Question>) -> EngineFuture<'static, Result<Vec<Backlog>, EngineError>>;
 
     /// Gives partitions up that the engine asked for.
     fn release<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> EngineFuture<'a, Result<(), EngineError>>;

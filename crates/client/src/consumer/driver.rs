@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
+use super::backlog::{self, Asking};
 use super::calls::{Call, Calls, Ended, Ran};
 use super::error::ConsumerError;
 use super::handle::{Board, Command, Notice};
@@ -35,8 +36,8 @@ const FENCED_WAIT_MS: u64 = 10_000;
 
 /// How long the same failure of the engine is not told again.
 const SAME_FAILURE_MS: u64 = 10_000;
-/// How long the engine may take to settle what is still under way and to leave the group, at the end.
-const CLOSE_WAIT: Duration = Duration::from_secs(10);
+/// How long the engine may take to settle what is still under way and to leave the group, at the end; the latter has its own bound.
+const CLOSE_WAIT: Duration = Duration::from_secs(20);
 
 /// Something that happened.
 pub(super) enum Input {
@@ -54,6 +55,8 @@ pub(super) enum Input {
     Loaded(Ticket, Vec<Loaded>),
     /// A partition may be handled.
     Prepared(Box<prepare::Prepared>),
+    /// What the engine still has.
+    Backlog(backlog::Answer),
 }
 
 /// What a driver works with.
@@ -88,6 +91,7 @@ pub(super) struct Driver {
     owned: HashSet<TopicPartition>,
     side_jobs: JoinSet<()>,
     tally: Tally,
+    asking: Asking,
     /// What the engine failed of last, and until when that is not said again.
     failed: Option<(String, u64)>,
     stopping: bool,
@@ -111,6 +115,7 @@ impl Driver {
             owned: HashSet::new(),
             side_jobs: JoinSet::new(),
             tally: Tally::default(),
+            asking: Asking::new(parts.settings.stuck_after_ms),
             failed: None,
             stopping: false,
             drained: false,
@@ -165,7 +170,8 @@ impl Driver {
 
     fn wake_at(&self) -> tokio::time::Instant {
         let fenced = self.fenced.values().min().copied();
-        let at_ms = [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms()].into_iter().flatten().min();
+        let at_ms =
+            [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms(), self.asking.due_ms()].into_iter().flatten().min();
         // One more, because the milliseconds that have passed are rounded down.
         let at_ms = at_ms.unwrap_or_else(|| self.now_ms() + 1_000);
         (self.began + Duration::from_millis(at_ms)).into()
@@ -176,8 +182,17 @@ impl Driver {
         let rescued = self.calls.rescue(now_ms);
         rescued.into_iter().for_each(|ended| self.ended(ended, now_ms));
         self.core.tick(now_ms);
+        self.ask_for_backlog(now_ms);
         if self.fenced.values().any(|until_ms| *until_ms <= now_ms) {
             self.rejoin();
+        }
+    }
+
+    fn ask_for_backlog(&mut self, now_ms: u64) {
+        match self.asking.questions(&self.core, now_ms) {
+            Some(questions) if questions.is_empty() => self.parts.board.lags(Vec::new(), self.began),
+            Some(questions) => self.parts.link.ask(Ask::Backlog(questions)),
+            None => {}
         }
     }
 
@@ -229,6 +244,10 @@ impl Driver {
             Input::Confirmed(ticket, result) => self.core.confirmed(ticket, result, now_ms),
             Input::Loaded(ticket, messages) => self.core.parked_loaded(ticket, messages, now_ms),
             Input::Prepared(prepared) => self.prepared(*prepared),
+            Input::Backlog(answer) => {
+                self.asking.answered(answer, &mut self.core, now_ms);
+                self.parts.board.lags(self.core.lags(), self.began);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! A consumer that runs: watching it, stopping it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_core::TopicPartition;
-use baton_core::consumer::{Core, Counters, Held, Report};
+use baton_core::consumer::{Core, Counters, Held, Lag, Report};
 use baton_engine::EngineError;
 use baton_guard::Weakness;
 use bytes::Bytes;
@@ -81,8 +81,20 @@ pub struct ConsumerMetrics {
     pub fenced: u64,
 }
 
+/// How far the group is behind in a partition of this consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Messages that are not done, those in flight included. An upper bound where a partition's offsets have holes.
+    pub messages: u64,
+    /// How long ago the engine said what it has: some seconds, or more while it does not answer.
+    pub age: Duration,
+}
+
 /// What the driver shows.
 pub(super) struct Board {
+    lags: Mutex<Vec<(Lag, Instant)>>,
     metrics: Mutex<(ConsumerMetrics, u64)>,
     notices: broadcast::Sender<Notice>,
     group: Arc<str>,
@@ -90,12 +102,19 @@ pub(super) struct Board {
 
 impl Board {
     pub fn new(group: Arc<str>) -> Self {
-        Self { metrics: Mutex::default(), notices: broadcast::channel(NOTICES_KEPT_MAX).0, group }
+        Self {
+            lags: Mutex::default(),
+            metrics: Mutex::default(),
+            notices: broadcast::channel(NOTICES_KEPT_MAX).0,
+            group,
+        }
     }
 
     pub fn notice(&self, notice: Notice) {
         match &notice {
-            Notice::Consumer(report @ (Report::DependencyUp | Report::KeyReleased { .. })) => {
+            Notice::Consumer(
+                report @ (Report::DependencyUp | Report::KeyReleased { .. } | Report::DeliveriesResumed { .. }),
+            ) => {
                 tracing::info!(group = %self.group, ?report, "consumer");
             }
             Notice::Consumer(report) => tracing::warn!(group = %self.group, ?report, "consumer"),
@@ -110,6 +129,16 @@ impl Board {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (ConsumerMetrics, u64)> {
         self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows how far the group is behind; the times of these began to run then.
+    pub fn lags(&self, lags: Vec<Lag>, began: Instant) {
+        let timed = |lag: Lag| {
+            let at = began + Duration::from_millis(lag.asked_ms);
+            (lag, at)
+        };
+        let lags = lags.into_iter().map(timed).collect();
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = lags;
     }
 
     /// Shows how things stand, unless that was done just now.
@@ -164,6 +193,18 @@ impl Consumer {
     /// What happened so far and what is held, at most some milliseconds old.
     pub fn metrics(&self) -> ConsumerMetrics {
         self.board.lock().0
+    }
+
+    /// How far the group is behind in each partition of this consumer of which the engine has said what it has, which it is asked every few
+    /// seconds.
+    pub fn lags(&self) -> Vec<PartitionLag> {
+        let lags = self.board.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = |(lag, at): &(Lag, Instant)| PartitionLag {
+            partition: lag.partition.clone(),
+            messages: lag.messages,
+            age: at.elapsed(),
+        };
+        lags.iter().map(shown).collect()
     }
 
     /// What people should know, from now on.

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::TopicPartition;
-use baton_core::consumer::{RunId, Ticket};
+use baton_core::consumer::{BacklogQuestion, RunId, Ticket};
 use baton_engine::{ConsumerOptions, Engine, EngineConsumer, EngineError, Event, Settlement};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
+use super::backlog;
 use super::driver::Input;
 
 /// Events that may wait for the consumer; of messages, each is a batch. Enough that neither side waits for the other.
 const EVENTS_WAITING_MAX: usize = 4;
 /// How long one call for the next event waits. The member must be called every few seconds.
 const NEXT_WAIT: Duration = Duration::from_secs(1);
-/// How long leaving the group may take.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long leaving the group may take. Longer than the engines' own bounds together: Kafka's client asks for positions for 5 s, says
+/// goodbye behind a join that is not answered yet, and waits 5 to 6 s for the answer.
+const CLOSE_WAIT: Duration = Duration::from_secs(15);
 /// How long to wait after the engine failed, before it is called again.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
 
@@ -30,6 +32,7 @@ pub(super) enum Ask {
     Seek(TopicPartition, i64),
     Settle(For, Vec<Settlement>),
     Release(Vec<TopicPartition>),
+    Backlog(Vec<BacklogQuestion>),
     /// Leave the group and join again.
     Rejoin,
 }
@@ -165,6 +168,10 @@ impl Side {
                     self.changed.remove(partition);
                 }
                 released
+            }
+            Ask::Backlog(questions) => {
+                backlog::ask(member, questions, self.inputs.clone());
+                Ok(())
             }
             Ask::Rejoin => Ok(()),
         };

@@ -1,5 +1,6 @@
 //! Consuming: from the delivery of a message to its effect, its dead letter, or its parking place.
 
+mod backlog;
 mod builder;
 mod calls;
 mod driver;
@@ -15,14 +16,14 @@ mod work;
 
 pub use baton_core::consumer::{
     Accept, AdaptiveSettings, Batches, Counters, DependencySettings, FailureClass, Filter, Held, Limits, Order,
-    Outcome, ParkingSettings, Remedy, Report, WaitsFor,
+    Outcome, ParkingSettings, Remedy, Report, Urge, Waiting, WaitsFor,
 };
 pub use baton_core::identity::Named;
 pub use baton_engine::Start;
 
 pub use builder::{AtLeastOnce, AtMostOnce, ConsumerBuilder, EffectivelyOnce, Guarded, Level, LevelEffect, Undecided};
 pub use error::{Classify, ConsumerError, ErrorClass, HandlerError};
-pub use handle::{Consumer, ConsumerMetrics, Notice, Notices};
+pub use handle::{Consumer, ConsumerMetrics, Notice, Notices, PartitionLag};
 pub use handler::{BatchHandler, ConsumerInterceptor, Handler, Received};
 pub use letters::{
     DEAD_ATTEMPTS, DEAD_CLASS, DEAD_FIRST_TIME, DEAD_GROUP, DEAD_ID, DEAD_LAST_TIME, DEAD_OFFSET, DEAD_PARTITION,

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use baton::consumer::Consumer;
+use rdkafka::consumer::Consumer as _;
 
-use crate::world::{World, assert_each_once, assert_order_per_key, eventually, text, write};
+use crate::world::{GROUP, PATIENCE, TOPIC, World, assert_each_once, assert_order_per_key, eventually, text, write};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -115,4 +116,50 @@ async fn a_consumer_that_is_asked_to_stop_by_a_signal_does() {
     };
     let metrics = consumer.until(signal, WAIT).await.unwrap();
     assert_eq!((metrics.counters.done, asked.load(SeqCst)), (10, true));
+}
+
+/// A member whose join the group does not answer, because another member does not come: Kafka's client says its goodbye behind it, and
+/// takes its time until it gives that up.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_before_the_group_let_it_in_leaves_without_an_error() {
+    let world = World::new(1).await;
+    let other: rdkafka::consumer::BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &world.address)
+        .set("group.id", GROUP)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create()
+        .unwrap();
+    let other = tokio::task::spawn_blocking(move || {
+        other.subscribe(&[TOPIC]).unwrap();
+        let began = Instant::now();
+        while other.assignment().unwrap().count() == 0 {
+            assert!(began.elapsed() < PATIENCE, "the other member gets nothing");
+            let _ = other.poll(Duration::from_millis(100));
+        }
+        other
+    });
+    // From here on it does not call any more: its heartbeats go on, and it does not join anew.
+    let other = other.await.unwrap();
+    let consumer = start(&world, "late", Duration::ZERO).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(consumer.metrics().held.partitions, 0, "it was let in");
+    let began = Instant::now();
+    consumer.stop(WAIT).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+    tokio::task::spawn_blocking(move || drop(other)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_at_any_moment_of_its_start_leaves_without_an_error() {
+    let world = World::new(2).await;
+    world.send_many(0, 0, 20, 5).await;
+    for wait_ms in [0, 1, 3, 10, 30, 60, 100, 200, 400, 800] {
+        let consumer = start(&world, "short", Duration::ZERO).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        consumer.stop(WAIT).await.unwrap_or_else(|error| panic!("after {wait_ms} ms: {error}"));
+    }
+    let consumer = start(&world, "last", Duration::ZERO).await;
+    world.until_effects(20).await;
+    assert_each_once(&world.ids(), 20);
+    consumer.stop(WAIT).await.unwrap();
 }

@@ -18,8 +18,18 @@ pub enum Seen {
     Said(String),
 }
 
+/// Until when an engine swallows what it should deliver of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swallows {
+    /// Until it is told where to go on.
+    UntilSeek(u32),
+    /// Until the group is joined anew.
+    UntilRejoin(u32),
+}
+
 #[derive(Default)]
 pub struct Log {
+    swallows: Mutex<Option<Swallows>>,
     seen: Mutex<Vec<Seen>>,
     held: Mutex<HashSet<String>>,
     refused: Mutex<HashSet<String>>,
@@ -41,6 +51,16 @@ impl Log {
             _ => None,
         });
         next.max().unwrap_or(0)
+    }
+
+    /// From now on nothing of a partition is delivered, without a word.
+    pub fn swallow(&self, swallows: Swallows) {
+        *self.swallows.lock().unwrap() = Some(swallows);
+    }
+
+    fn heal(&self, of: impl Fn(Swallows) -> bool) {
+        let mut swallows = self.swallows.lock().unwrap();
+        *swallows = swallows.filter(|each| !of(*each));
     }
 
     /// What is sent to this topic is not stored until it is let go.
@@ -94,6 +114,7 @@ impl Engine for Watched {
     fn consumer(&self, options: ConsumerOptions) -> EngineFuture<'_, Result<Box<dyn EngineConsumer>, EngineError>> {
         Box::pin(async move {
             let inner = self.inner.consumer(options).await?;
+            self.log.heal(|each| matches!(each, Swallows::UntilRejoin(_)));
             Ok(Box::new(Member { inner, log: self.log.clone() }) as Box<dyn EngineConsumer>)
         })
     }
@@ -149,7 +170,15 @@ struct Member {
 
 impl EngineConsumer for Member {
     fn next(&mut self, wait: Duration) -> EngineFuture<'_, Result<Event, EngineError>> {
-        self.inner.next(wait)
+        Box::pin(async move {
+            let event = self.inner.next(wait).await?;
+            let Event::Messages(mut messages) = event else { return Ok(event) };
+            let swallows = *self.log.swallows.lock().unwrap();
+            if let Some(Swallows::UntilSeek(partition) | Swallows::UntilRejoin(partition)) = swallows {
+                messages.retain(|message| message.from.partition != partition);
+            }
+            Ok(if messages.is_empty() { Event::Idle } else { Event::Messages(messages) })
+        })
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
@@ -161,6 +190,7 @@ impl EngineConsumer for Member {
     }
 
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), EngineError> {
+        self.log.heal(|each| each == Swallows::UntilSeek(partition.partition));
         self.inner.seek(partition, offset)
     }
 
@@ -171,6 +201,10 @@ impl EngineConsumer for Member {
             }
         }
         self.inner.settle(settlements)
+    }
+
+    fn backlog(&mut self, questions: Vec<Question>) -> EngineFuture<'static, Result<Vec<Backlog>, EngineError>> {
+        self.inner.backlog(questions)
     }
 
     fn release<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> EngineFuture<'a, Result<(), EngineError>> {

@@ -24,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub struct World {
     pub engine: Arc<Watched>,
     pub log: Arc<Log>,
+    /// Where other clients find the broker.
+    pub address: String,
     pub sqlite: Sqlite,
     path: PathBuf,
     producer: Arc<dyn EngineProducer>,
@@ -43,6 +45,7 @@ impl World {
     pub async fn new(partitions: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let embedded = EmbeddedEngine::start(EmbeddedOptions::local(folder.path().join("broker"))).await.unwrap();
+        let address = embedded.address().to_owned();
         let log = Arc::new(Log::default());
         let engine = Arc::new(Watched { inner: Arc::new(embedded), log: log.clone() });
         let topic = TopicSpec { name: TOPIC.into(), partitions, copies: None, settings: Vec::new() };
@@ -59,7 +62,7 @@ impl World {
         Inbox::sqlite(&sqlite).prepare().await.unwrap();
         let table = "CREATE TABLE effects (at INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, key TEXT, by TEXT)";
         sqlite.run(move |database| database.execute_batch(table)).await.unwrap().unwrap();
-        Self { engine, log, sqlite, path, producer, _folder: folder }
+        Self { engine, log, address, sqlite, path, producer, _folder: folder }
     }
 
     pub fn inbox(&self) -> SqliteGuard {

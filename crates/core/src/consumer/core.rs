@@ -68,6 +68,8 @@ pub struct Core {
     pub(super) adaptive: Option<Adaptive>,
     pub(super) settler: Settler,
     pub(super) watch_at_ms: u64,
+    /// How often the group was left because of a partition that has not delivered since.
+    pub(super) rejoined: HashMap<TopicPartition, u32, SeededHash>,
     /// After [`Core::drain`].
     pub(super) draining: bool,
     pub(super) actions: VecDeque<Action>,
@@ -101,6 +103,7 @@ impl Core {
             adaptive,
             settler: Settler::default(),
             watch_at_ms: 0,
+            rejoined: HashMap::with_hasher(SeededHash(seed)),
             draining: false,
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -211,8 +214,11 @@ impl Core {
             }
             return;
         }
-        tenure.watch.delivered_ms = now_ms;
-        tenure.watch.urged = 0;
+        if tenure.delivered(now_ms) {
+            let partition = tenure.partition.clone();
+            self.rejoined.remove(&partition);
+            self.actions.push_back(Action::Report(Report::DeliveriesResumed { partition }));
+        }
         if tenure.held_messages == 0 {
             tenure.watch.progress_ms = now_ms;
         }

@@ -44,6 +44,7 @@ impl Core {
         let frontier = frontier.filter(|_| self.settings.settling == Settling::Frontier);
         let frontier = Frontier::new(frontier, restored);
         let mut tenure = Tenure::new(partition.clone(), epoch, frontier, self.seed(), now_ms);
+        tenure.watch.rejoined = self.rejoined.get(&partition).copied().unwrap_or(0);
         (tenure.settle.lineage, tenure.settle.stored) = (lineage, lineage != 0);
         tenure.settle.told = told;
         tenure.parked.extend(parked.into_iter().map(|key| (key, ParkedKey::default())));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::frontier::Frontier;
 use super::lanes::{KeyMap, Keys, LaneId, SeededHash};
 use super::parking::ParkedKey;
-use super::types::Ticket;
+use super::types::{Ticket, Waiting};
 use crate::{Delivery, TopicPartition};
 
 /// Whether a partition stays.
@@ -88,12 +88,23 @@ pub(super) struct Watch {
     pub progress_ms: u64,
     /// When it was reported that nothing goes on.
     pub reported_ms: u64,
-    /// When something was delivered, or the end became known to lie beyond.
+    /// When something was delivered, or it became known that there is something to deliver.
     pub delivered_ms: u64,
-    /// The engine's end, if the shell says.
-    pub end: Option<i64>,
+    /// What the engine has, if the shell says.
+    pub backlog: Option<Known>,
     /// How often the engine was urged since it delivered last.
     pub urged: u32,
+    /// How often the group was left because of this partition since it delivered last.
+    pub rejoined: u32,
+}
+
+/// What the engine said that it has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub waiting: Waiting,
+    /// Whether nothing but messages that can be delivered was counted, and nothing was delivered since.
+    pub exact: bool,
+    pub asked_ms: u64,
 }
 
 impl Tenure {
@@ -117,7 +128,14 @@ impl Tenure {
             parked: HashMap::with_hasher(SeededHash(seed)),
             wait_for_room: VecDeque::new(),
             release_next_ms: 0,
-            watch: Watch { progress_ms: now_ms, reported_ms: now_ms, delivered_ms: now_ms, end: None, urged: 0 },
+            watch: Watch {
+                progress_ms: now_ms,
+                reported_ms: now_ms,
+                delivered_ms: now_ms,
+                backlog: None,
+                urged: 0,
+                rejoined: 0,
+            },
         }
     }
     /// Where the engine goes on.

@@ -306,10 +306,17 @@ pub enum Report {
         partition: TopicPartition,
         /// Since when.
         since_ms: u64,
-        /// What would come next.
-        next: i64,
-        /// The end, as far as it is known.
-        end: i64,
+        /// What would come next, where that is known.
+        next: Option<i64>,
+        /// What the engine said that it has.
+        waiting: Waiting,
+        /// What is done about it.
+        remedy: Urge,
+    },
+    /// Deliveries of a partition came again after [`Report::NoDeliveries`].
+    DeliveriesResumed {
+        /// Which partition.
+        partition: TopicPartition,
     },
     /// What came with an assignment about messages that are done cannot be used: they are handled again.
     DoneIgnored {
@@ -372,6 +379,51 @@ pub enum Report {
         /// What happened.
         failure: Failure,
     },
+}
+
+/// What an engine still has of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// What it keeps has offsets from `begin` on, up to but without `end`.
+    Offsets {
+        /// The first one that is kept.
+        begin: i64,
+        /// The first one that is not there yet.
+        end: i64,
+    },
+    /// So many messages that it did not deliver to anybody, or got back.
+    Undelivered(u64),
+}
+
+/// What is done about an engine that has messages and delivers none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urge {
+    /// It is told where to go on.
+    Seek,
+    /// The group is left and joined again.
+    Rejoin,
+}
+
+/// What should be asked of the engine about a partition; see [`super::Core::backlog_questions`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BacklogQuestion {
+    /// Which one.
+    pub partition: TopicPartition,
+    /// What should be delivered next, where that is known.
+    pub next: Option<i64>,
+    /// Whether the answer decides about something, and must be exact.
+    pub exact: bool,
+}
+
+/// How far a partition's group is behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// Messages that are not done, those in flight included; an upper bound where offsets have holes.
+    pub messages: u64,
+    /// When the engine said what it has, in the milliseconds that were handed in.
+    pub asked_ms: u64,
 }
 
 /// What a message waits for.

@@ -1,12 +1,13 @@
 //! What one member sees: cancellation, settling, giving back, pausing, seeking, where a group starts.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use baton_core::TopicPartition;
 
-use super::bench::{Bench, CaseResult, TURN, WAIT, ensure, ensure_same, is_refused, numbered, numbers, text};
+use super::bench::{Bench, CaseResult, Member, TURN, WAIT, ensure, ensure_same, is_refused, numbered, numbers, text};
 use super::{Case, case};
-use crate::{Event, Settlement, Start};
+use crate::{Backlog, ConsumerOptions, Event, Question, Settlement, Start, Waiting};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -19,6 +20,9 @@ pub(super) fn cases() -> Vec<Case> {
         case!(settling_the_wrong_way_is_refused, []),
         case!(settling_what_is_not_ours_is_refused, []),
         case!(a_paused_partition_is_silent_and_goes_on_where_it_stopped, []),
+        case!(no_more_than_the_prefetch_is_delivered_unsettled, [Each]),
+        case!(a_backlog_says_what_is_still_to_come, []),
+        case!(nothing_is_said_of_a_backlog_that_is_not_ours, []),
         case!(seek_delivers_from_there, [Frontier]),
         case!(a_new_group_starts_at_the_earliest_if_told_so, [History]),
         case!(a_new_group_starts_at_the_latest_for_good, [History]),
@@ -204,6 +208,87 @@ async fn a_paused_partition_is_silent_and_goes_on_where_it_stopped(bench: &Bench
     ensure_same(&came.iter().map(text).collect::<Vec<_>>(), &numbers(5..10), "where it goes on")?;
     member.settle(&came).await?;
     member.close().await
+}
+
+async fn no_more_than_the_prefetch_is_delivered_unsettled(bench: &Bench<'_>) -> CaseResult {
+    let topic = bench.topic(1, &["group"]).await?;
+    bench.send_all(numbered(&topic, 0, 0..30)).await?;
+    let options = ConsumerOptions { prefetch: 10, ..bench.member("group", &topic) };
+    let mut member = bench.consumer_with(options).await?;
+    let came = member.take(10).await?;
+    ensure(member.silence().await?.is_empty(), "more came than may wait unsettled")?;
+    member.settle(came.get(..4).unwrap_or_default()).await?;
+    let _ = member.take(4).await?;
+    ensure(member.silence().await?.is_empty(), "more came than was settled")?;
+    member.close().await
+}
+
+/// What is said to be still to come of partition 0, once it is what it should be.
+async fn until_backlog(member: &mut Member, topic: &Arc<str>, next: i64, expected: u64) -> CaseResult {
+    let partition = TopicPartition::new(topic.clone(), 0);
+    let (mut last, deadline) = (None, Instant::now() + WAIT);
+    while last != Some(expected) {
+        let question = Question { partition: partition.clone(), next: Some(next), exact: true };
+        let asking = member.consumer.backlog(vec![question]);
+        // Whoever asks goes on meanwhile.
+        let unexpected = member.messages().await?;
+        ensure(unexpected.is_empty(), format_args!("{} messages came", unexpected.len()))?;
+        if let Ok(answers) = asking.await {
+            for Backlog { partition: of, waiting, exact } in answers {
+                ensure_same(&of, &partition, "the partition")?;
+                last = exact.then(|| match waiting {
+                    Waiting::Offsets { end, .. } => u64::try_from(end - next).unwrap_or(u64::MAX),
+                    Waiting::Undelivered(messages) => messages,
+                });
+            }
+        }
+        ensure(Instant::now() < deadline, format_args!("{last:?} messages are to come, and not {expected}"))?;
+    }
+    Ok(())
+}
+
+async fn a_backlog_says_what_is_still_to_come(bench: &Bench<'_>) -> CaseResult {
+    let topic = bench.topic(1, &["group"]).await?;
+    let partition = [TopicPartition::new(topic.clone(), 0)];
+    // Where the engine counts what waits with us, it gives no more than this.
+    let options = ConsumerOptions { prefetch: 10, ..bench.member("group", &topic) };
+    bench.send_all(numbered(&topic, 0, 0..10)).await?;
+    let mut member = bench.consumer_with(options).await?;
+    let came = member.take(10).await?;
+    until_backlog(&mut member, &topic, 10, 0).await?;
+    member.consumer.pause(&partition)?;
+    bench.send_all(numbered(&topic, 0, 10..15)).await?;
+    until_backlog(&mut member, &topic, 10, 5).await?;
+    member.consumer.resume(&partition)?;
+    member.settle(&came).await?;
+    let came = member.take(5).await?;
+    until_backlog(&mut member, &topic, 15, 0).await?;
+    member.settle(&came).await?;
+    member.close().await
+}
+
+async fn nothing_is_said_of_a_backlog_that_is_not_ours(bench: &Bench<'_>) -> CaseResult {
+    let topic = bench.topic(1, &["group"]).await?;
+    let other = bench.topic(1, &["group"]).await?;
+    bench.send_all(numbered(&topic, 0, 0..1)).await?;
+    let mut member = bench.consumer("group", &topic).await?;
+    let _ = member.take(1).await?;
+    let question = |topic: &Arc<str>| {
+        let partition = TopicPartition::new(topic.clone(), 0);
+        Question { partition, next: None, exact: false }
+    };
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let answers = member.consumer.backlog(vec![question(&other), question(&topic)]).await;
+        if let Ok(answers) = &answers {
+            let of: Vec<_> = answers.iter().map(|each| each.partition.topic.clone()).collect();
+            ensure(!of.contains(&other), "something is said of a partition that is not ours")?;
+            if of.contains(&topic) {
+                return member.close().await;
+            }
+        }
+        ensure(Instant::now() < deadline, format_args!("nothing is said of what is ours: {answers:?}"))?;
+    }
 }
 
 async fn seek_delivers_from_there(bench: &Bench<'_>) -> CaseResult {

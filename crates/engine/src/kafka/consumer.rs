@@ -10,8 +10,9 @@ use baton_core::{Delivery, TopicPartition};
 use rdkafka::ClientConfig;
 use tokio::sync::{Notify, oneshot};
 
+use super::backlog::{Backlogs, Voids};
 use super::member;
-use crate::{ConsumerOptions, EngineConsumer, EngineError, EngineFuture, Event, Settlement};
+use crate::{Backlog, ConsumerOptions, EngineConsumer, EngineError, EngineFuture, Event, Question, Settlement};
 
 /// What the member's thread is asked to do.
 pub(super) enum Command {
@@ -118,10 +119,16 @@ pub(super) struct KafkaConsumer {
     ended: Option<oneshot::Receiver<()>>,
     /// The assignments that the caller knows of.
     epochs: HashMap<TopicPartition, u64>,
+    backlogs: Arc<Backlogs>,
+    voids: Voids,
 }
 
 impl KafkaConsumer {
-    pub(super) async fn start(config: ClientConfig, options: ConsumerOptions) -> Result<Self, EngineError> {
+    pub(super) async fn start(
+        config: ClientConfig,
+        options: ConsumerOptions,
+        backlogs: Arc<Backlogs>,
+    ) -> Result<Self, EngineError> {
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel();
         let (started, starting) = oneshot::channel();
@@ -138,7 +145,8 @@ impl KafkaConsumer {
         starting
             .await
             .unwrap_or_else(|_| Err(EngineError::Bug("the member's thread ended at its start".to_owned())))?;
-        Ok(Self { shared, commands, thread, ended: Some(ended), epochs: HashMap::new() })
+        let (epochs, voids) = (HashMap::new(), Voids::default());
+        Ok(Self { shared, commands, thread, ended: Some(ended), epochs, backlogs, voids })
     }
 
     fn command(&self, command: Command) -> Result<(), EngineError> {
@@ -267,6 +275,15 @@ impl EngineConsumer for KafkaConsumer {
                 settled.await.unwrap_or_else(|_| Err(ended()))?;
             }
             refused.map_or(Ok(()), Err)
+        })
+    }
+
+    fn backlog(&mut self, mut questions: Vec<Question>) -> EngineFuture<'static, Result<Vec<Backlog>, EngineError>> {
+        questions.retain(|question| self.epochs.contains_key(&question.partition));
+        let (backlogs, voids) = (self.backlogs.clone(), self.voids.clone());
+        Box::pin(async move {
+            let asking = tokio::task::spawn_blocking(move || backlogs.answer(questions, &voids));
+            asking.await.map_err(|error| EngineError::Bug(format!("asking for a backlog: {error}")))?
         })
     }
 

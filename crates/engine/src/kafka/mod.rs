@@ -11,6 +11,7 @@
 //! Settings are librdkafka's, under its own names; those that would break the promise are refused with the reason.
 
 mod assignment;
+mod backlog;
 mod commits;
 mod consumer;
 mod context;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use baton_core::TopicPartition;
 use rdkafka::consumer::BaseConsumer;
 
+use self::backlog::Backlogs;
 use self::durability::Durabilities;
 use self::settings::Settings;
 use self::topics::Topics;
@@ -44,6 +46,7 @@ pub struct KafkaEngine {
     settings: Settings,
     durabilities: Arc<Durabilities>,
     topics: Topics,
+    backlogs: Arc<Backlogs>,
 }
 
 impl KafkaEngine {
@@ -70,7 +73,8 @@ impl KafkaEngine {
         let settings = Settings::new(servers, settings)?;
         let durabilities = Arc::new(durabilities);
         let topics = Topics::new(&settings.admin()?, durabilities.clone())?;
-        Ok(Self { settings, durabilities, topics })
+        let backlogs = Arc::new(Backlogs::new(settings.reader()?));
+        Ok(Self { settings, durabilities, topics, backlogs })
     }
 }
 
@@ -115,7 +119,7 @@ impl Engine for KafkaEngine {
             for topic in &options.topics {
                 self.topics.partitions(topic).await?;
             }
-            let consumer = consumer::KafkaConsumer::start(config, options).await?;
+            let consumer = consumer::KafkaConsumer::start(config, options, self.backlogs.clone()).await?;
             Ok(Box::new(consumer) as Box<dyn EngineConsumer>)
         })
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use baton_core::{Delivery, TopicPartition};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tokio::task::JoinHandle;
 
 use super::delivery::Copies;
@@ -34,10 +34,32 @@ struct Reading {
     consumer: BaseConsumer,
     partition: TopicPartition,
     number: i32,
+    delivery_wait: Duration,
+}
+
+/// The offset of the first message from `offset` on, if there is one that is delivered: marks of transactions are not. Blocks.
+pub(super) fn first_message(
+    config: &ClientConfig,
+    partition: &TopicPartition,
+    offset: i64,
+    wait: Duration,
+) -> Result<Option<i64>, EngineError> {
+    let consumer = config.create().map_err(|error| failure::engine_error("a reader of Kafka", &error))?;
+    let KafkaReader { reading, position, .. } = KafkaReader::start_with(consumer, partition, offset, wait)?;
+    Ok(reading.next(position)?.first().map(|delivery| delivery.offset))
 }
 
 impl KafkaReader {
     pub(super) fn start(consumer: BaseConsumer, partition: &TopicPartition, offset: i64) -> Result<Self, EngineError> {
+        Self::start_with(consumer, partition, offset, DELIVERY_WAIT)
+    }
+
+    fn start_with(
+        consumer: BaseConsumer,
+        partition: &TopicPartition,
+        offset: i64,
+        delivery_wait: Duration,
+    ) -> Result<Self, EngineError> {
         let caller = |text: String| EngineError::Caller(format!("reading {partition}: {text}"));
         let number = i32::try_from(partition.partition).map_err(|_| caller("there is no such partition".to_owned()))?;
         let (low, high) = consumer
@@ -51,7 +73,7 @@ impl KafkaReader {
         list.add_partition_offset(&partition.topic, number, Offset::Offset(offset))
             .and_then(|()| consumer.assign(&list))
             .map_err(|error| failure::engine_error(&format!("reading {partition}"), &error))?;
-        let reading = Arc::new(Reading { consumer, partition: partition.clone(), number });
+        let reading = Arc::new(Reading { consumer, partition: partition.clone(), number, delivery_wait });
         Ok(Self { reading, position: offset, running: None })
     }
 }
@@ -79,7 +101,7 @@ impl Reading {
         let asked = self.consumer.fetch_watermarks(&self.partition.topic, self.number, ANSWER_WAIT);
         let (_, end) = asked.map_err(|error| wrong(&error))?;
         let (mut batch, mut bytes, mut copies) = (Vec::new(), 0, Copies::default());
-        let deadline = Instant::now() + DELIVERY_WAIT;
+        let deadline = Instant::now() + self.delivery_wait;
         let (mut at, mut asked_again) = (position, false);
         while at < end && batch.len() < BATCH_MESSAGES_MAX && bytes < BATCH_BYTES_MAX {
             // What is at hand is enough; only for the first message it waits.

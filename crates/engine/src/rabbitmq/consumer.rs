@@ -1,23 +1,22 @@
-//! A member of a group on RabbitMQ: a task that consumes every queue of its group, connects again, and begins anew.
+//! A member of a group on RabbitMQ: the side of who calls. The other side is its task ([`super::subscription`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use baton_core::{Delivery, TopicPartition};
-use futures_util::StreamExt;
-use futures_util::stream::SelectAll;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 use tokio::sync::{Notify, watch};
 
-use super::link::{self, Address, Backoff};
-use super::producer::routing_key;
-use super::{message, registry};
-use crate::{Assignment, ConsumerOptions, EngineConsumer, EngineError, EngineFuture, Event, Settlement};
+use super::link::{self, Address};
+use super::registry;
+use super::subscription::{self, Subscription, Troubles};
+use crate::{
+    Assignment, Backlog, ConsumerOptions, EngineConsumer, EngineError, EngineFuture, Event, Question, Settlement,
+    Waiting,
+};
 
 /// Deliveries handed over at once.
 const BATCH_MESSAGES_MAX: usize = 1_024;
@@ -28,17 +27,24 @@ const LIMIT_SETTING: &str = "x-delivery-limit";
 /// What a queue has to be, and no setting may change.
 const FIXED: &[&str] = &["x-queue-type", "x-single-active-consumer"];
 
-/// A connection's lifetime, in which deliveries can be settled.
-#[derive(Clone)]
+/// A connection's lifetime.
 struct Session {
+    connection: Arc<Connection>,
+    /// Partitions that are consumed over it.
+    open: HashMap<TopicPartition, Open>,
+}
+
+/// A channel's lifetime, in which deliveries of its one partition can be settled. Each has its own: a queue that does not answer holds
+/// up its own channel, and no other.
+struct Open {
     channel: Channel,
     /// Tags by the offsets that we gave.
-    tags: HashMap<TopicPartition, BTreeMap<i64, u64>>,
-    prefetch: u16,
+    tags: BTreeMap<i64, u64>,
+    give_up: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
     events: VecDeque<Result<Event, EngineError>>,
     ready: VecDeque<Delivery>,
     /// Deliveries of partitions that are paused.
@@ -51,10 +57,24 @@ struct Inbox {
 }
 
 impl Inbox {
-    fn arrived(&mut self, delivery: Delivery, tag: u64) {
-        let Some(session) = &mut self.session else { return };
+    pub(super) fn connected(&mut self, connection: Arc<Connection>) {
+        self.session = Some(Session { connection, open: HashMap::new() });
+    }
+
+    /// A partition is consumed; notified is who should give its channel up.
+    pub(super) fn opened(&mut self, partition: &TopicPartition, channel: Channel) -> Arc<Notify> {
+        let give_up = Arc::new(Notify::new());
+        if let Some(session) = &mut self.session {
+            let open = Open { channel, tags: BTreeMap::new(), give_up: give_up.clone() };
+            session.open.insert(partition.clone(), open);
+        }
+        give_up
+    }
+
+    pub(super) fn arrived(&mut self, delivery: Delivery, tag: u64) {
         let from = delivery.from.clone();
-        session.tags.entry(from.clone()).or_default().insert(delivery.offset, tag);
+        let Some(open) = self.open(&from) else { return };
+        open.tags.insert(delivery.offset, tag);
         if self.assigned.insert(from.clone()) {
             let epoch = self.epochs.entry(from.clone()).and_modify(|epoch| *epoch += 1).or_insert(1);
             let assignment =
@@ -68,24 +88,49 @@ impl Inbox {
         }
     }
 
-    /// The connection is gone, and with it the right to settle what came over it.
-    fn cut(&mut self) {
-        self.session = None;
-        self.ready.clear();
-        self.held.clear();
-        self.paused.clear();
-        let lost: Vec<TopicPartition> = self.assigned.drain().collect();
+    fn open(&mut self, partition: &TopicPartition) -> Option<&mut Open> {
+        self.session.as_mut().and_then(|session| session.open.get_mut(partition))
+    }
+
+    /// Whether deliveries of this partition wait to be settled.
+    pub(super) fn owes(&mut self, partition: &TopicPartition) -> bool {
+        self.open(partition).is_some_and(|open| !open.tags.is_empty())
+    }
+
+    /// A channel is gone, and with it the right to settle what came over it.
+    pub(super) fn cut(&mut self, partition: &TopicPartition) {
+        if let Some(session) = &mut self.session {
+            session.open.remove(partition);
+        }
+        self.ready.retain(|delivery| delivery.from != *partition);
+        self.held.remove(partition);
+        self.paused.remove(partition);
+        let is = |assignments: &[Assignment]| assignments.iter().any(|each| each.partition == *partition);
         // Not even heard of by who calls: forgotten again.
-        self.events.retain(|event| !matches!(event, Ok(Event::Assigned(_))));
-        if !lost.is_empty() {
-            self.events.push_back(Ok(Event::Lost(lost)));
+        self.events.retain(|event| !matches!(event, Ok(Event::Assigned(assignments)) if is(assignments)));
+        if self.assigned.remove(partition) {
+            self.events.push_back(Ok(Event::Lost(vec![partition.clone()])));
         }
     }
 
-    fn next_offset(&mut self, partition: &TopicPartition) -> i64 {
+    /// The connection is gone.
+    pub(super) fn cut_all(&mut self) {
+        let partitions: Vec<TopicPartition> = self.assigned.iter().cloned().collect();
+        partitions.iter().for_each(|partition| self.cut(partition));
+        self.session = None;
+    }
+
+    pub(super) fn next_offset(&mut self, partition: &TopicPartition) -> i64 {
         let next = self.offsets.entry(partition.clone()).or_insert(0);
         *next += 1;
         *next - 1
+    }
+
+    /// Said once until somebody has heard it.
+    pub(super) fn tell(&mut self, error: EngineError) {
+        if !self.events.iter().any(Result::is_err) {
+            self.events.push_back(Err(error));
+        }
     }
 
     fn take(&mut self) -> Option<Result<Event, EngineError>> {
@@ -98,13 +143,13 @@ impl Inbox {
 }
 
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     inbox: Mutex<Inbox>,
-    ready: Notify,
+    pub(super) ready: Notify,
 }
 
 impl Shared {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,6 +158,8 @@ pub(super) struct RabbitConsumer {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     task: Option<tokio::task::JoinHandle<()>>,
+    group: String,
+    prefetch: u16,
 }
 
 impl RabbitConsumer {
@@ -128,12 +175,23 @@ impl RabbitConsumer {
         let prefetch = u16::try_from(options.prefetch.max(1)).unwrap_or(u16::MAX);
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = watch::channel(false);
-        let member =
-            Subscription { shared: shared.clone(), address, group: options.group, partitions, arguments, prefetch };
+        let group = options.group;
+        let member = Subscription {
+            shared: shared.clone(),
+            address,
+            group: group.clone(),
+            partitions,
+            arguments,
+            prefetch,
+            troubles: Troubles::default(),
+        };
         let channel = connection.create_channel().await.map_err(|error| link::engine_error("subscribing", &error))?;
-        member.declare(&channel).await?;
+        for partition in &member.partitions {
+            member.declare(&channel, partition).await?;
+        }
+        link::goodbye(channel).await;
         let task = tokio::spawn(member.run(connection, stopped));
-        Ok(Self { shared, stop, task: Some(task) })
+        Ok(Self { shared, stop, task: Some(task), group, prefetch })
     }
 
     fn ours(&self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
@@ -216,20 +274,34 @@ impl EngineConsumer for RabbitConsumer {
 
     fn settle<'a>(&'a mut self, settlements: &'a [Settlement]) -> EngineFuture<'a, Result<(), EngineError>> {
         Box::pin(async move {
-            let (channel, prefetch, actions, refused) = self.actions(settlements);
-            if let Some(channel) = channel
-                && !actions.is_empty()
-            {
-                // A task of its own: a caller that waits no longer must not leave half of them unsaid, and those held for ever.
-                let said = tokio::spawn(async move {
-                    act(&channel, &actions).await?;
-                    // An acknowledgement has no answer; this has one, and comes behind them.
-                    let answered = channel.basic_qos(prefetch, BasicQosOptions::default()).await;
-                    answered.map_err(|error| lost_on_the_way(&error))
-                });
-                said.await.map_err(|error| EngineError::Bug(format!("settling: {error}")))??;
+            let (said, refused) = self.actions(settlements);
+            // Tasks of their own: a caller that waits no longer must not leave half of them unsaid, and those held for ever.
+            let saying: Vec<_> = said.into_iter().map(|each| tokio::spawn(each.say(self.prefetch))).collect();
+            let mut failed = None;
+            for said in saying {
+                let said = said.await.map_err(|error| EngineError::Bug(format!("settling: {error}"))).flatten();
+                failed = said.err().or(failed);
             }
-            refused.map_or(Ok(()), Err)
+            refused.or(failed).map_or(Ok(()), Err)
+        })
+    }
+
+    fn backlog(&mut self, questions: Vec<Question>) -> EngineFuture<'static, Result<Vec<Backlog>, EngineError>> {
+        let connection = self.shared.inbox().session.as_ref().map(|session| session.connection.clone());
+        let (shared, group) = (self.shared.clone(), self.group.clone());
+        Box::pin(async move {
+            let Some(connection) = connection else {
+                return Err(EngineError::Unavailable("asking for a backlog: there is no connection".to_owned()));
+            };
+            let mut answers = Vec::with_capacity(questions.len());
+            for Question { partition, .. } in questions {
+                if shared.inbox().assigned.contains(&partition) {
+                    let depth = subscription::depth(&connection, &group, &partition).await?;
+                    let waiting = Waiting::Undelivered(depth.messages);
+                    answers.push(Backlog { partition, waiting, exact: true });
+                }
+            }
+            Ok(answers)
         })
     }
 
@@ -263,10 +335,18 @@ struct Action {
     done: bool,
 }
 
+/// What is to be said of a partition's deliveries.
+struct Said {
+    partition: TopicPartition,
+    channel: Channel,
+    give_up: Arc<Notify>,
+    actions: Vec<Action>,
+}
+
 impl RabbitConsumer {
-    fn actions(&self, settlements: &[Settlement]) -> (Option<Channel>, u16, Vec<Action>, Option<EngineError>) {
+    fn actions(&self, settlements: &[Settlement]) -> (Vec<Said>, Option<EngineError>) {
         let mut inbox = self.shared.inbox();
-        let (mut actions, mut refused) = (Vec::with_capacity(settlements.len()), None);
+        let (mut said, mut refused) = (HashMap::<&TopicPartition, Said>::new(), None);
         for settlement in settlements {
             let (partition, offset, done) = match settlement {
                 Settlement::Done { partition, offset } => (partition, *offset, true),
@@ -276,147 +356,43 @@ impl RabbitConsumer {
                     continue;
                 }
             };
-            let tags = inbox.session.as_mut().and_then(|session| session.tags.get_mut(partition));
-            match tags.and_then(|tags| tags.remove(&offset)) {
-                Some(tag) => actions.push(Action { tag, done }),
-                None => refused = Some(not_ours(partition)),
-            }
-        }
-        let session = inbox.session.as_ref();
-        (
-            session.map(|session| session.channel.clone()),
-            session.map_or(1, |session| session.prefetch),
-            actions,
-            refused,
-        )
-    }
-}
-
-async fn act(channel: &Channel, actions: &[Action]) -> Result<(), EngineError> {
-    for Action { tag, done } in actions {
-        let said = match done {
-            true => channel.basic_ack(*tag, BasicAckOptions::default()).await,
-            false => channel.basic_nack(*tag, BasicNackOptions { requeue: true, multiple: false }).await,
-        };
-        said.map_err(|error| lost_on_the_way(&error))?;
-    }
-    Ok(())
-}
-
-/// The connection ended under a settlement: what it said is void or not, and what is void comes again.
-fn lost_on_the_way(error: &lapin::Error) -> EngineError {
-    EngineError::Unavailable(format!("settling: {error}; what did not arrive is delivered again"))
-}
-
-struct Subscription {
-    shared: Arc<Shared>,
-    address: Address,
-    group: String,
-    partitions: Vec<TopicPartition>,
-    arguments: FieldTable,
-    prefetch: u16,
-}
-
-impl Subscription {
-    async fn run(self, connection: Connection, mut stopped: watch::Receiver<bool>) {
-        let (mut connection, mut backoff) = (Some(connection), Backoff::default());
-        loop {
-            let present = match connection.take() {
-                Some(connection) => Ok(connection),
-                None => tokio::select! {
-                    connected = self.address.connect(&self.group) => connected,
-                    _ = stopped.wait_for(|stop| *stop) => return,
-                },
+            let open = inbox.open(partition);
+            let Some((open, tag)) = open.and_then(|open| open.tags.remove(&offset).map(|tag| (open, tag))) else {
+                refused = Some(not_ours(partition));
+                continue;
             };
-            let error = match present {
-                Ok(connection) => {
-                    let ended = tokio::select! {
-                        ended = self.session(&connection, &mut backoff) => Some(ended),
-                        _ = stopped.wait_for(|stop| *stop) => None,
-                    };
-                    self.shared.inbox().cut();
-                    link::close(&connection).await;
-                    match ended {
-                        Some(error) => error,
-                        None => return,
+            let of_partition = said.entry(partition).or_insert_with(|| Said {
+                partition: partition.clone(),
+                channel: open.channel.clone(),
+                give_up: open.give_up.clone(),
+                actions: Vec::new(),
+            });
+            of_partition.actions.push(Action { tag, done });
+        }
+        (said.into_values().collect(), refused)
+    }
+}
+
+impl Said {
+    async fn say(self, prefetch: u16) -> Result<(), EngineError> {
+        let saying = async {
+            for Action { tag, done } in &self.actions {
+                match done {
+                    true => self.channel.basic_ack(*tag, BasicAckOptions::default()).await?,
+                    false => {
+                        let options = BasicNackOptions { requeue: true, multiple: false };
+                        self.channel.basic_nack(*tag, options).await?;
                     }
                 }
-                Err(error) => error,
-            };
-            tracing::debug!(%error, group = self.group, "RabbitMQ consumer: connecting again");
-            self.tell(error);
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
-                _ = stopped.wait_for(|stop| *stop) => return,
             }
-        }
-    }
-
-    /// Said once until somebody has heard it.
-    fn tell(&self, error: EngineError) {
-        let mut inbox = self.shared.inbox();
-        if !inbox.events.iter().any(Result::is_err) {
-            inbox.events.push_back(Err(error));
-        }
-        drop(inbox);
-        self.shared.ready.notify_waiters();
-    }
-
-    fn queue(&self, partition: &TopicPartition) -> Result<lapin::types::ShortString, EngineError> {
-        link::name(&format!("{}.{}.{}", partition.topic, self.group, partition.partition))
-    }
-
-    /// Queues that are there already are left as they are, if they are what they have to be.
-    async fn declare(&self, channel: &Channel) -> Result<(), EngineError> {
-        let wrong = |error: lapin::Error| link::engine_error("subscribing", &error);
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        for partition in &self.partitions {
-            let queue = self.queue(partition)?;
-            channel.queue_declare(queue.clone(), durable, self.arguments.clone()).await.map_err(wrong)?;
-            let (exchange, key) = (link::name(&partition.topic)?, routing_key(partition.partition));
-            let bound = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default());
-            bound.await.map_err(wrong)?;
-        }
-        Ok(())
-    }
-
-    /// Consumes until the connection ends, and says why it did.
-    async fn session(&self, connection: &Connection, backoff: &mut Backoff) -> EngineError {
-        match self.consume(connection, backoff).await {
-            Ok(()) => EngineError::Unavailable("RabbitMQ ended a consumer".to_owned()),
-            Err(error) => error,
-        }
-    }
-
-    async fn consume(&self, connection: &Connection, backoff: &mut Backoff) -> Result<(), EngineError> {
-        let wrong = |error: lapin::Error| link::engine_error("consuming", &error);
-        let channel = connection.create_channel().await.map_err(wrong)?;
-        self.declare(&channel).await?;
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await.map_err(wrong)?;
-        let session = Session { channel: channel.clone(), tags: HashMap::new(), prefetch: self.prefetch };
-        self.shared.inbox().session = Some(session);
-        let mut streams = SelectAll::new();
-        for partition in &self.partitions {
-            let consumer = channel
-                .basic_consume(self.queue(partition)?, "".into(), BasicConsumeOptions::default(), FieldTable::default())
-                .await
-                .map_err(wrong)?;
-            // The end of one is an item too: it would only go missing among the others.
-            let ended = futures_util::stream::once(std::future::ready(None));
-            let from = partition.clone();
-            streams.push(consumer.map(Some).chain(ended).map(move |item| (from.clone(), item)).boxed());
-        }
-        *backoff = Backoff::default();
-        while let Some((from, item)) = streams.next().await {
-            let Some(delivered) = item else { return Ok(()) };
-            let delivered = delivered.map_err(wrong)?;
-            let mut inbox = self.shared.inbox();
-            let offset = inbox.next_offset(&from);
-            let (tag, data) = (delivered.delivery_tag, delivered.data);
-            inbox.arrived(message::delivery(from, offset, &delivered.properties, data), tag);
-            drop(inbox);
-            self.shared.ready.notify_waiters();
-        }
-        Ok(())
+            // An acknowledgement has no answer; this has one, and comes behind them.
+            self.channel.basic_qos(prefetch, BasicQosOptions::default()).await
+        };
+        let doing = format!("settling messages of {}", self.partition);
+        link::answered(&doing, saying).await.map_err(|error| {
+            // What was said is void or not, and nobody can tell: the channel ends, and what is void comes again.
+            self.give_up.notify_one();
+            EngineError::Unavailable(format!("{error}; what did not arrive is delivered again"))
+        })
     }
 }

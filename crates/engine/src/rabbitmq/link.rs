@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::ShortString;
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 
 use crate::EngineError;
 
@@ -18,7 +18,9 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Seconds between heartbeats, unless the URI says otherwise: a peer that vanished without a word is noticed within twice that.
 const HEARTBEAT_SECONDS: u16 = 10;
-const GOODBYE: u16 = 200;
+pub(super) const GOODBYE: u16 = 200;
+/// How long RabbitMQ may take to answer one request. A leader of a queue is elected in less.
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
 
 /// Where to connect.
 #[derive(Clone)]
@@ -56,20 +58,49 @@ pub(super) async fn close(connection: &Connection) {
     let _ = tokio::time::timeout(CLOSE_WAIT, connection.close(GOODBYE, "done".into())).await;
 }
 
+/// Says goodbye to a channel. `false` if that was not answered: then RabbitMQ still holds what it holds for it.
+pub(super) async fn goodbye(channel: Channel) -> bool {
+    if !channel.status().connected() {
+        return true;
+    }
+    tokio::time::timeout(CLOSE_WAIT, channel.close(GOODBYE, "done".into())).await.is_ok()
+}
+
+/// A request that is answered in time, or [`EngineError::Unavailable`] with what was waited for.
+pub(super) async fn answered<T>(
+    doing: &str,
+    request: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, EngineError> {
+    match tokio::time::timeout(ANSWER_WAIT, request).await {
+        Ok(answer) => answer.map_err(|error| engine_error(doing, &error)),
+        Err(_) => {
+            let waited = ANSWER_WAIT.as_secs();
+            Err(EngineError::Unavailable(format!("{doing}: RabbitMQ did not answer in {waited} s")))
+        }
+    }
+}
+
 /// How long to wait before the next attempt.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff(Duration);
+pub(super) struct Backoff {
+    next: Duration,
+    max: Duration,
+}
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self(BACKOFF.0)
+        Self::up_to(BACKOFF.1)
     }
 }
 
 impl Backoff {
+    pub(super) fn up_to(max: Duration) -> Self {
+        Self { next: BACKOFF.0, max }
+    }
+
     pub(super) fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (self.0 * 2).min(BACKOFF.1);
+        let wait = self.next;
+        self.next = (wait * 2).min(self.max);
         wait
     }
 }

@@ -30,6 +30,9 @@ const BUFFER_MESSAGES: &str = "buffer.messages.max";
 const BUFFER_BYTES: &str = "buffer.bytes.max";
 /// Messages published and not confirmed at once: more is only more to publish again after a cut.
 const UNCONFIRMED_MAX: usize = 10_000;
+/// How long a confirm may take before the connection is given up and all that is not confirmed is published again under its id: a
+/// queue that lost its leader, or a server that went without a word, may never confirm. An election takes less.
+const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 /// Bytes that a record takes up beside its key, content and headers.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
@@ -320,21 +323,28 @@ impl Publisher {
 
     async fn session(&self, connection: &Connection) -> End {
         let cut = |error: lapin::Error| End::Cut(link::engine_error("publishing", &error));
-        let channel = match connection.create_channel().await {
-            Ok(channel) => channel,
-            Err(error) => return cut(error),
+        let opening = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(channel)
         };
-        if let Err(error) = channel.confirm_select(ConfirmSelectOptions::default()).await {
-            return cut(error);
-        }
+        let channel = match self.expiring(link::answered("publishing: opening a channel", opening)).await {
+            Ok(channel) => channel,
+            Err(error) => return End::Cut(error),
+        };
         self.shared.start_over();
         let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
         let (mut known, mut last_confirmed) = (HashSet::new(), HashMap::new());
+        // When each that is not confirmed yet was published.
+        let mut published: BTreeMap<u64, Instant> = BTreeMap::new();
         loop {
             let next_deadline = self.shared.expire(Instant::now());
             while confirms.len() < UNCONFIRMED_MAX {
                 match self.publish_next(connection, &channel, &mut known).await {
-                    Ok(Some(confirm)) => confirms.push(confirm),
+                    Ok(Some((number, confirm))) => {
+                        published.insert(number, Instant::now());
+                        confirms.push(confirm);
+                    }
                     Ok(None) => break,
                     Err(error) => return End::Cut(error),
                 }
@@ -343,7 +353,7 @@ impl Publisher {
                 return End::Over;
             }
             tokio::select! {
-                Some((number, confirmed)) = confirms.next(), if !confirms.is_empty() => match confirmed {
+                Some((number, confirmed)) = confirms.next(), if !confirms.is_empty() => { published.remove(&number); match confirmed {
                     // A queue that has no leader yet, as after a restart. All that is not confirmed is published again in order.
                     Ok(Confirmation::Nack(None)) if !overtaken(&self.shared, &last_confirmed, number) => {
                         return End::Cut(EngineError::Unavailable("RabbitMQ refused to vouch for a message".to_owned()));
@@ -356,9 +366,13 @@ impl Publisher {
                         self.shared.resolve(number, outcome(confirmation));
                     }
                     Err(error) => return cut(error),
-                },
+                }},
                 () = self.shared.work.notified() => {}
                 () = sleep_until(next_deadline) => {}
+                () = sleep_until(published.values().next().map(|at| *at + CONFIRM_WAIT)) => {
+                    let text = format!("RabbitMQ did not confirm a message in {} s", CONFIRM_WAIT.as_secs());
+                    return End::Cut(EngineError::Unavailable(text));
+                }
             }
         }
     }
@@ -369,7 +383,7 @@ impl Publisher {
         connection: &Connection,
         channel: &Channel,
         known: &mut HashSet<Arc<str>>,
-    ) -> Result<Option<Confirm>, EngineError> {
+    ) -> Result<Option<(u64, Confirm)>, EngineError> {
         loop {
             let (number, record) = {
                 let mut queue = self.shared.queue();
@@ -382,7 +396,7 @@ impl Publisher {
             let topic = &record.to.topic;
             // A message for an exchange that is not there would end the channel, and all that are under way on it.
             if !known.contains(topic) {
-                match exchange_is_there(connection, topic).await {
+                match self.expiring(exchange_is_there(connection, topic)).await {
                     Ok(()) => _ = known.insert(topic.clone()),
                     Err(EngineError::Caller(text)) => {
                         self.shared.resolve(number, Err(never(text)));
@@ -409,7 +423,7 @@ impl Publisher {
                 .basic_publish(exchange, key, options, &payload, properties)
                 .await
                 .map_err(|error| link::engine_error("publishing", &error))?;
-            return Ok(Some(Box::pin(async move { (number, confirm.await) })));
+            return Ok(Some((number, Box::pin(async move { (number, confirm.await) }))));
         }
     }
 }
@@ -427,18 +441,20 @@ pub(super) fn routing_key(partition: u32) -> ShortString {
 }
 
 async fn exchange_is_there(connection: &Connection, topic: &str) -> Result<(), EngineError> {
-    let wrong = |error: lapin::Error| match link::engine_error("looking for the topic", &error) {
+    let name = link::name(topic)?;
+    let asking = async {
+        // Its own channel: one that asks for what is not there is closed.
+        let channel = connection.create_channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()).await?;
+        // It is not needed any more, however its goodbye goes.
+        let _ = channel.close(link::GOODBYE, "done".into()).await;
+        Ok(())
+    };
+    link::answered("looking for the topic", asking).await.map_err(|error| match error {
         EngineError::Caller(text) => EngineError::Caller(format!("there is no topic {topic}; create it ({text})")),
         other => other,
-    };
-    // Its own channel: one that asks for what is not there is closed.
-    let channel = connection.create_channel().await.map_err(wrong)?;
-    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let name = link::name(topic)?;
-    channel.exchange_declare(name, ExchangeKind::Direct, passive, FieldTable::default()).await.map_err(wrong)?;
-    // It is not needed any more, however its goodbye goes.
-    let _ = channel.close(200, "done".into()).await;
-    Ok(())
+    })
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -1,19 +1,28 @@
 //! RabbitMQ, one node.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use baton_core::TopicPartition;
+use baton_core::{Delivery, Headers, TopicPartition};
 use baton_engine::conformance::Subject;
 use baton_engine::rabbitmq::RabbitEngine;
-use baton_engine::{Engine, EngineFuture};
+use baton_engine::{
+    ConsumerOptions, Engine, EngineConsumer, EngineFuture, EngineProducer, Event, Fate, ProducerOptions, Record, Retry,
+    Settlement, Start, TopicSpec,
+};
+use baton_testkit::proxy::{Fault, Proxy};
 
 use crate::kafka::pairs;
 use crate::servers::{START_SECONDS_MAX, free_port, script};
 
+/// What never takes so long, unless it never happens.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 struct Rabbit {
     engine: Arc<RabbitEngine>,
     settings: Vec<(&'static str, String)>,
-    _data: tempfile::TempDir,
+    address: String,
+    data: tempfile::TempDir,
 }
 
 impl Rabbit {
@@ -30,7 +39,16 @@ impl Rabbit {
         ];
         let address = script("rabbitmq-up", &settings, &[]).await.unwrap();
         let engine = Arc::new(RabbitEngine::connect(&format!("amqp://guest:guest@{address}/%2f")).unwrap());
-        Self { engine, settings, _data: data }
+        Self { engine, settings, address, data }
+    }
+
+    /// Has the node do something that AMQP has no word for.
+    async fn eval(&self, erlang: &str) {
+        let environment = self.data.path().join("rabbitmq/environment");
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", r#". "$0" && rabbitmqctl --quiet eval "$1""#]).arg(environment).arg(erlang);
+        let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        assert!(ran.status.success(), "{erlang}: {}", String::from_utf8_lossy(&ran.stderr));
     }
 }
 
@@ -96,4 +114,170 @@ async fn rabbitmq_passes_the_suite() {
         "a_silent_member_is_put_out_and_fenced",
     ];
     crate::passes(&subject, &skipped).await;
+}
+
+fn member(topic: &Arc<str>) -> ConsumerOptions {
+    ConsumerOptions {
+        group: "group".to_owned(),
+        topics: vec![topic.clone()],
+        start: Start::Earliest,
+        prefetch: 100,
+        release_wait: PATIENCE,
+        settings: Vec::new(),
+    }
+}
+
+fn record(topic: &Arc<str>, partition: u32, text: &str) -> Record {
+    Record {
+        to: TopicPartition::new(topic.clone(), partition),
+        key: None,
+        payload: Some(text.to_owned().into()),
+        headers: Headers::default(),
+        timestamp_ms: None,
+        id: Some(text.into()),
+    }
+}
+
+async fn producer(engine: &RabbitEngine, delivery_timeout: Duration) -> Arc<dyn EngineProducer> {
+    let options =
+        ProducerOptions { client_id: "test".to_owned(), linger_ms: 0, delivery_timeout, settings: Vec::new() };
+    engine.producer(options).await.unwrap()
+}
+
+/// What one member saw.
+#[derive(Default)]
+struct Seen {
+    texts: Vec<String>,
+    lost: Vec<TopicPartition>,
+    failures: Vec<String>,
+}
+
+/// Takes what comes, and settles it, until it is enough.
+async fn consume(member: &mut dyn EngineConsumer, seen: &mut Seen, enough: impl Fn(&Seen) -> bool) {
+    let began = Instant::now();
+    while !enough(seen) {
+        assert!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {:?}, {:?}", seen.texts, seen.failures);
+        match member.next(Duration::from_millis(100)).await {
+            Ok(Event::Messages(messages)) => {
+                let done =
+                    |message: &Delivery| Settlement::Done { partition: message.from.clone(), offset: message.offset };
+                let done: Vec<_> = messages.iter().map(done).collect();
+                // What cannot be settled comes again.
+                if let Err(error) = member.settle(&done).await {
+                    seen.failures.push(error.to_string());
+                }
+                let text = |message: &Delivery| String::from_utf8(message.payload.clone().unwrap().to_vec()).unwrap();
+                seen.texts.extend(messages.iter().map(text));
+            }
+            Ok(Event::Lost(partitions)) => seen.lost.extend(partitions),
+            Ok(_) => {}
+            Err(error) => seen.failures.push(error.to_string()),
+        }
+    }
+}
+
+async fn through(subject: &Rabbit) -> (Proxy, RabbitEngine) {
+    let proxy = Proxy::start("127.0.0.1:0", subject.address.clone()).await.unwrap();
+    // Silence is noticed within twice this.
+    let uri = format!("amqp://guest:guest@{}/%2f?heartbeat=2", proxy.address());
+    let engine = RabbitEngine::connect(&uri).unwrap();
+    (proxy, engine)
+}
+
+/// A connection that looks open while nobody is at its other end.
+async fn a_consumer_behind_a_silent_link(subject: &Rabbit) {
+    let topic: Arc<str> = "silent".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), 1)).await.unwrap();
+    let (proxy, engine) = through(subject).await;
+    let mut consumer = engine.consumer(member(&topic)).await.unwrap();
+    let direct = producer(&subject.engine, PATIENCE).await;
+    direct.send(record(&topic, 0, "before")).unwrap().await.unwrap();
+    let mut seen = Seen::default();
+    consume(&mut *consumer, &mut seen, |seen| seen.texts == ["before"]).await;
+    proxy.set(Fault::HalfOpen);
+    direct.send(record(&topic, 0, "meanwhile")).unwrap().await.unwrap();
+    let began = Instant::now();
+    consume(&mut *consumer, &mut seen, |seen| !seen.lost.is_empty()).await;
+    assert!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
+    assert!(!seen.texts.contains(&"meanwhile".to_owned()), "the fault did not strike");
+    proxy.set(Fault::None);
+    consume(&mut *consumer, &mut seen, |seen| seen.texts.contains(&"meanwhile".to_owned())).await;
+    consumer.close().await.unwrap();
+}
+
+/// Messages that arrive, and confirms that do not.
+async fn a_producer_whose_confirms_are_lost(subject: &Rabbit) {
+    const DEADLINE: Duration = Duration::from_secs(3);
+    let topic: Arc<str> = "deaf".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), 1)).await.unwrap();
+    let mut consumer = subject.engine.consumer(member(&topic)).await.unwrap();
+    let (proxy, engine) = through(subject).await;
+    let (short, long) = (producer(&engine, DEADLINE).await, producer(&engine, PATIENCE).await);
+    short.send(record(&topic, 0, "first")).unwrap().await.unwrap();
+    long.send(record(&topic, 0, "second")).unwrap().await.unwrap();
+    proxy.set(Fault::LoseAnswers);
+    let patient = long.send(record(&topic, 0, "patient")).unwrap();
+    let began = Instant::now();
+    let error = short.send(record(&topic, 0, "unsure")).unwrap().await.unwrap_err();
+    assert!(began.elapsed() < DEADLINE + Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert_eq!((error.fate, error.retry), (Fate::Unknown, Retry::Later), "{error}");
+    let mut seen = Seen::default();
+    let both = |seen: &Seen| ["patient", "unsure"].iter().all(|text| seen.texts.iter().any(|each| each == text));
+    // The fate was unknown for a reason.
+    consume(&mut *consumer, &mut seen, both).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    proxy.set(Fault::None);
+    patient.await.unwrap();
+    let published = |seen: &Seen| seen.texts.iter().filter(|text| *text == "patient").count();
+    // Under the same id, which is its text: somebody behind us drops it.
+    consume(&mut *consumer, &mut seen, |seen| published(seen) >= 2).await;
+    consumer.close().await.unwrap();
+}
+
+/// A queue whose leader does not answer, on a node that is well otherwise.
+async fn a_queue_that_does_not_answer(subject: &Rabbit) {
+    let topic: Arc<str> = "stuck".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), 2)).await.unwrap();
+    let mut consumer = subject.engine.consumer(member(&topic)).await.unwrap();
+    let sender = producer(&subject.engine, Duration::from_secs(45)).await;
+    for partition in 0..2 {
+        sender.send(record(&topic, partition, &format!("before-{partition}"))).unwrap().await.unwrap();
+    }
+    let mut seen = Seen::default();
+    consume(&mut *consumer, &mut seen, |seen| seen.texts.len() == 2).await;
+    let leader = "whereis('%2F_stuck.group.0')";
+    subject.eval(&format!("sys:suspend({leader}).")).await;
+    let unconfirmed = sender.send(record(&topic, 0, "waits")).unwrap();
+    let began = Instant::now();
+    let mut number = 0;
+    let mut slowest = Duration::ZERO;
+    // The other queue flows all the while, whatever is done about this one.
+    while began.elapsed() < Duration::from_secs(60) {
+        let (text, sent_at) = (format!("flows-{number}"), Instant::now());
+        let sent = sender.send(record(&topic, 1, &text)).unwrap();
+        consume(&mut *consumer, &mut seen, |seen| seen.texts.contains(&text)).await;
+        // One that was published again after the cut is confirmed then.
+        sent.await.unwrap();
+        slowest = slowest.max(sent_at.elapsed());
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let error = unconfirmed.await.unwrap_err();
+    assert_eq!(error.fate, Fate::Unknown, "{error}");
+    println!("{number} messages of the other queue, the slowest in {slowest:?}; heard: {:?}", seen.failures);
+    assert!(slowest < Duration::from_secs(45), "the other queue waited for {slowest:?}");
+    subject.eval(&format!("sys:resume({leader}).")).await;
+    let sent = sender.send(record(&topic, 0, "after")).unwrap();
+    consume(&mut *consumer, &mut seen, |seen| seen.texts.contains(&"after".to_owned())).await;
+    sent.await.unwrap();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_is_not_waited_for_without_a_bound() {
+    let _turn = crate::TURN.lock().await;
+    let subject = Rabbit::start().await;
+    a_consumer_behind_a_silent_link(&subject).await;
+    a_producer_whose_confirms_are_lost(&subject).await;
+    a_queue_that_does_not_answer(&subject).await;
 }

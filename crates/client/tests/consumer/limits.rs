@@ -1,0 +1,91 @@
+//! What a consumer holds, and how many handlers it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use baton::consumer::{AdaptiveSettings, ConsumerMetrics, Limits};
+use tokio::sync::Semaphore;
+
+use crate::world::{World, eventually};
+
+const STOP_WAIT: Duration = Duration::from_secs(20);
+/// What the engine may have handed over already when a partition is paused: four batches that wait for the consumer and the one that
+/// is being waited for, and what its own buffer holds.
+const ON_ITS_WAY_MAX: usize = (4 + 1 + 4) * 1_024;
+
+/// Looks at a consumer until all of its messages are done, and says the most that it held.
+async fn most_held(world: &World, limits: Limits, count: usize) -> ConsumerMetrics {
+    let consumer = world.consumer().limits(limits).concurrency(16).at_least_once();
+    let consumer = consumer.start(|_, ()| async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(())
+    });
+    let consumer = consumer.await.unwrap();
+    let mut most = ConsumerMetrics::default();
+    loop {
+        let metrics = consumer.metrics();
+        most.held.messages = most.held.messages.max(metrics.held.messages);
+        most.held.bytes = most.held.bytes.max(metrics.held.bytes);
+        most.held.handlers = most.held.handlers.max(metrics.held.handlers);
+        most.counters = metrics.counters;
+        if metrics.counters.done as usize == count {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    consumer.stop(STOP_WAIT).await.unwrap();
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_is_bounded_by_messages_and_by_bytes_and_everything_is_handled() {
+    const COUNT: usize = 20_000;
+    let world = World::new(1).await;
+    world.send_many(0, 0, COUNT, 1_000).await;
+    let by_messages = Limits { partition_messages_max: 100, ..Limits::default() };
+    let most = most_held(&world, by_messages, COUNT).await;
+    assert!(most.counters.pauses > 0, "it never reached its bound");
+    assert!(most.held.messages <= 100 + ON_ITS_WAY_MAX, "{} messages", most.held.messages);
+    assert!(most.held.handlers <= 16, "{} handlers", most.held.handlers);
+
+    let world = World::new(1).await;
+    world.send_many(0, 0, COUNT, 1_000).await;
+    let bytes_each = most.held.bytes / most.held.messages.max(1);
+    let by_bytes = Limits { partition_bytes_max: 100 * bytes_each, ..Limits::default() };
+    let most = most_held(&world, by_bytes, COUNT).await;
+    assert!(most.counters.pauses > 0, "it never reached its bound");
+    assert!(most.held.bytes <= 2 * (100 + ON_ITS_WAY_MAX) * bytes_each, "{} bytes", most.held.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adaptive_consumer_runs_more_handlers_as_long_as_they_do_not_wait_for_each_other() {
+    const CARRIES: usize = 24;
+    let world = World::new(1).await;
+    world.send_many(0, 0, 10_000, 1_000).await;
+    // What the handlers call: so many at once, and who comes beyond them waits.
+    let dependency = Arc::new(Semaphore::new(CARRIES));
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (running.clone(), most.clone());
+    let adaptive = AdaptiveSettings { handlers_min: 2, handlers_max: 400, latency_ratio_max: 2.0 };
+    let consumer = world.consumer().adaptive(adaptive).at_least_once();
+    let consumer = consumer.start(move |_, ()| {
+        let (dependency, (running, most)) = (dependency.clone(), counted.clone());
+        async move {
+            most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+            let permit = dependency.acquire().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(permit);
+            running.fetch_sub(1, SeqCst);
+            Ok(())
+        }
+    });
+    let consumer = consumer.await.unwrap();
+    assert!(consumer.metrics().concurrency <= 2, "it begins at its lower bound");
+    eventually("more handlers", || consumer.metrics().concurrency >= 8).await;
+    eventually("all messages", || consumer.metrics().counters.done == 10_000).await;
+    let most = most.load(SeqCst);
+    // At twice the latency it must shrink; a slow machine adds some.
+    assert!((8..=CARRIES * 5).contains(&most), "{most} handlers at once, where {CARRIES} are carried");
+    consumer.stop(STOP_WAIT).await.unwrap();
+}
