@@ -5,11 +5,12 @@
 //!   the end of the group's membership, so that the last position is committed on every side. Besides the default order by key: by
 //!   partition, and in batches of 500. `acknowledge-small` is the same with smaller records.
 //! - `handlers`: one partition and a handler that takes 5 ms, 100 at once, against one after the other. The slow side gets fewer records:
-//!   what is compared is the rate. From the first record's handler to the end of the last one's.
+//!   what is compared is the rate. From the first record's handler to the end of the last one's. With `--beside CLASSPATH` Confluent's
+//!   parallel consumer takes part: `scripts/bench-consumers` builds it.
 //! - `blocked`: as many keys as records, with one key's handler that never ends, against the same without: rate of the others, and memory.
 //!
 //! `cargo run --release -p baton --example consume_throughput -- [acknowledge|acknowledge-small|handlers|blocked] [--rounds 5]
-//! [--part 1.0] [--json] [--listen 127.0.0.1:0 | --address 127.0.0.1:9092]`
+//! [--part 1.0] [--json] [--listen 127.0.0.1:0 | --address 127.0.0.1:9092] [--beside CLASSPATH]`
 //!
 //! Each record has a key, a stamp and a `traceparent`, as a producer of Baton sends them. With `--address` a server that runs already is used
 //! instead of a broker of Baton's own; the topics must not be there.
@@ -52,6 +53,9 @@ const BLOCKED_EVERY: u64 = 10_000;
 /// The blocked handler is not to be cancelled, nor its partition to be told stuck, while it is measured.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 const STOP_WAIT: Duration = Duration::from_secs(30);
+
+/// The side that is no process of ours; it takes part only with `--beside`.
+const CONFLUENT: &str = "confluent";
 
 /// What is measured.
 struct Measurement {
@@ -96,8 +100,9 @@ const MEASUREMENTS: &[Measurement] = &[
         keys: 1_000,
         with_blocked: false,
         sides: &[
-            Side { name: "one-by-one", part: 0.05, wanted: None },
-            Side { name: "parallel", part: 1.0, wanted: Some(("one-by-one", 80.0)) },
+            Side { name: "one-by-one", part: 0.05, wanted: &[] },
+            Side { name: CONFLUENT, part: 1.0, wanted: &[] },
+            Side { name: "parallel", part: 1.0, wanted: &[("one-by-one", 80.0), (CONFLUENT, 1.5)] },
         ],
     },
     Measurement {
@@ -109,26 +114,26 @@ const MEASUREMENTS: &[Measurement] = &[
         keys: 1_000_000,
         with_blocked: true,
         sides: &[
-            Side { name: "flowing", part: 1.0, wanted: None },
-            Side { name: "key-blocked", part: 1.0, wanted: Some(("flowing", 0.95)) },
+            Side { name: "flowing", part: 1.0, wanted: &[] },
+            Side { name: "key-blocked", part: 1.0, wanted: &[("flowing", 0.95)] },
         ],
     },
 ];
 
 const ACKNOWLEDGE: &[Side] = &[
-    Side { name: "raw-stream", part: 1.0, wanted: None },
-    Side { name: "raw-base", part: 1.0, wanted: None },
-    Side { name: "baton", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
-    Side { name: "by-partition", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
-    Side { name: "batches", part: 1.0, wanted: Some(("raw-stream", 0.90)) },
+    Side { name: "raw-stream", part: 1.0, wanted: &[] },
+    Side { name: "raw-base", part: 1.0, wanted: &[] },
+    Side { name: "baton", part: 1.0, wanted: &[("raw-stream", 0.90)] },
+    Side { name: "by-partition", part: 1.0, wanted: &[("raw-stream", 0.90)] },
+    Side { name: "batches", part: 1.0, wanted: &[("raw-stream", 0.90)] },
 ];
 
 struct Side {
     name: &'static str,
     /// How much of the records it gets.
     part: f64,
-    /// Against which side, and how many times its rate.
-    wanted: Option<(&'static str, f64)>,
+    /// Against which sides, and how many times their rate.
+    wanted: &'static [(&'static str, f64)],
 }
 
 /// What a side is told.
@@ -175,6 +180,7 @@ struct Options {
     listen: String,
     /// Of a server that runs already.
     address: Option<String>,
+    beside: Option<String>,
 }
 
 impl Options {
@@ -186,6 +192,7 @@ impl Options {
             json: false,
             listen: "127.0.0.1:0".to_owned(),
             address: None,
+            beside: None,
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -194,6 +201,7 @@ impl Options {
                 "--part" => options.part = arguments.next().unwrap().parse().unwrap(),
                 "--listen" => options.listen = arguments.next().unwrap().clone(),
                 "--address" => options.address = arguments.next().cloned(),
+                "--beside" => options.beside = arguments.next().cloned(),
                 "--json" => options.json = true,
                 name if MEASUREMENTS.iter().any(|each| each.name == name) => options.only.push(name.to_owned()),
                 other => panic!("what is {other}? See the top of this program"),
@@ -217,8 +225,11 @@ async fn measure(options: &Options) {
     for measurement in MEASUREMENTS.iter().filter(wanted) {
         let records = part_of(measurement.records, options.part);
         let baton = Baton::connect(format!("kafka://{address}")).await.unwrap();
-        baton.create_topic(TopicSpec::new(measurement.topic, measurement.partitions)).await.unwrap();
-        fill(&address, measurement, records);
+        // A server that was there before may know this topic, and these groups, from another run.
+        let run = std::process::id();
+        let topic = format!("{}-{run}", measurement.topic);
+        baton.create_topic(TopicSpec::new(topic.as_str(), measurement.partitions)).await.unwrap();
+        fill(&address, &topic, measurement, records);
         let mut all: Vec<Vec<Ran>> = vec![Vec::new(); measurement.sides.len()];
         for round in 0..options.rounds {
             // The other way round each time: who comes second finds the page cache as the first one left it.
@@ -226,8 +237,11 @@ async fn measure(options: &Options) {
             let order: Vec<usize> = if round % 2 == 0 { order.collect() } else { order.rev().collect() };
             for at in order {
                 let side = &measurement.sides[at];
-                let group = format!("{}-{}-{round}", measurement.name, side.name);
-                let ran = run_child(side, &address, measurement.topic, &group, part_of(records, side.part));
+                if side.name == CONFLUENT && options.beside.is_none() {
+                    continue;
+                }
+                let group = format!("{}-{}-{run}-{round}", measurement.name, side.name);
+                let ran = run_child(side, options, [&address, &topic, &group], part_of(records, side.part));
                 match options.json {
                     true => println!("{}", ran.to_json(measurement.name, side.name, round)),
                     false => println!("{}", ran.to_row(measurement.name, side.name, round)),
@@ -248,31 +262,36 @@ fn part_of(records: u64, part: f64) -> u64 {
 }
 
 fn tell_medians(measurement: &Measurement, all: &[Vec<Ran>], json: bool) {
-    let medians: HashMap<&str, f64> = measurement
-        .sides
-        .iter()
-        .zip(all)
-        .map(|(side, runs)| (side.name, median(runs.iter().map(Ran::rate).collect())))
-        .collect();
-    for (side, runs) in measurement.sides.iter().zip(all) {
-        let (rate, name) = (medians[side.name], measurement.name);
-        let peak_mib = runs.iter().map(|ran| ran.peak_kib).max().unwrap() / 1_024;
-        let verdict = side.wanted.map(|(base, wanted)| (base, rate / medians[base], wanted));
-        if json {
-            let ratio = verdict.map_or(String::new(), |(base, ratio, wanted)| {
-                format!(r#","against":"{base}","ratio":{ratio:.4},"wanted":{wanted},"met":{}"#, ratio >= wanted)
-            });
-            println!(
-                r#"{{"measurement":"{name}","side":"{}","median_per_second":{rate:.1},"peak_mib":{peak_mib}{ratio}}}"#,
+    let ran: Vec<(&Side, &Vec<Ran>)> = measurement.sides.iter().zip(all).filter(|(_, runs)| !runs.is_empty()).collect();
+    let rate = |runs: &Vec<Ran>| median(runs.iter().map(Ran::rate).collect());
+    let peak_mib = |runs: &Vec<Ran>| runs.iter().map(|ran| ran.peak_kib).max().unwrap() / 1_024;
+    let name = measurement.name;
+    for (side, runs) in &ran {
+        let (rate_of_side, peak) = (rate(runs), peak_mib(runs));
+        match json {
+            true => println!(
+                r#"{{"measurement":"{name}","side":"{}","median_per_second":{rate_of_side:.1},"peak_mib":{peak}}}"#,
                 side.name
-            );
-            continue;
+            ),
+            false => println!("median  {name:<12} {:<12} {rate_of_side:>10.0}/s, at most {peak} MiB", side.name),
         }
-        let ratio = verdict.map_or(String::new(), |(base, ratio, wanted)| {
-            let met = if ratio >= wanted { "met" } else { "MISSED" };
-            format!(", {ratio:.3} of {base} (wanted {wanted}: {met})")
-        });
-        println!("median  {name:<17} {:<12} {rate:>10.0}/s, at most {peak_mib} MiB{ratio}", side.name);
+        for (base, wanted) in side.wanted {
+            let Some((_, base_runs)) = ran.iter().find(|(other, _)| other.name == *base) else { continue };
+            let ratio = rate_of_side / rate(base_runs);
+            let memory = peak as f64 / peak_mib(base_runs) as f64;
+            match json {
+                true => println!(
+                    r#"{{"measurement":"{name}","side":"{}","against":"{base}","ratio":{ratio:.4},"wanted":{wanted},"met":{},"memory_ratio":{memory:.4}}}"#,
+                    side.name,
+                    ratio >= *wanted
+                ),
+                false => println!(
+                    "ratio   {name:<12} {:<12} {ratio:>10.3} of {base} (wanted {wanted}: {}), {memory:.2} of its memory",
+                    side.name,
+                    if ratio >= *wanted { "met" } else { "MISSED" }
+                ),
+            }
+        }
     }
 }
 
@@ -295,17 +314,31 @@ fn start_broker(data: &str, listen: &str) -> (Child, String) {
     (child, address.trim().to_owned())
 }
 
-fn run_child(side: &Side, address: &str, topic: &str, group: &str, records: u64) -> Ran {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--side", side.name, address, topic, group, &records.to_string()])
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
+/// The side is told an address, a topic and a group.
+fn run_child(side: &Side, options: &Options, told: [&str; 3], records: u64) -> Ran {
+    let mut command = match &options.beside {
+        Some(classes) if side.name == CONFLUENT => {
+            let mut java = Command::new("java");
+            java.args(std::env::var("BENCH_JVM_OPTS").unwrap_or_default().split_whitespace());
+            java.args(["-cp", classes, "Parallel"]);
+            java
+        }
+        _ => Command::new(std::env::current_exe().unwrap()),
+    };
+    let records = records.to_string();
+    match side.name {
+        CONFLUENT => {
+            let (time, handlers) = (HANDLER_TIME.as_millis().to_string(), HANDLERS.to_string());
+            command.args(told).args([records, time, handlers])
+        }
+        name => command.args(["--side", name]).args(told).arg(records),
+    };
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{} failed", side.name);
     Ran::from_line(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-fn fill(address: &str, measurement: &Measurement, records: u64) {
+fn fill(address: &str, topic: &str, measurement: &Measurement, records: u64) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", address)
         .set("enable.idempotence", "true")
@@ -326,7 +359,7 @@ fn fill(address: &str, measurement: &Measurement, records: u64) {
         let headers = OwnedHeaders::new()
             .insert(Header { key: STAMP_HEADER, value: Some(&*stamp) })
             .insert(Header { key: TRACEPARENT_HEADER, value: Some(&traceparent) });
-        let mut record = BaseRecord::to(measurement.topic).key(&key).payload(&payload).headers(headers);
+        let mut record = BaseRecord::to(topic).key(&key).payload(&payload).headers(headers);
         while let Err((error, given_back)) = producer.send(record) {
             assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
             producer.poll(Duration::from_millis(10));

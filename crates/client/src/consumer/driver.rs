@@ -170,8 +170,10 @@ impl Driver {
 
     fn wake_at(&self) -> tokio::time::Instant {
         let fenced = self.fenced.values().min().copied();
-        let at_ms =
-            [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms(), self.asking.due_ms()].into_iter().flatten().min();
+        let at_ms = [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms(), self.asking.due_ms()]
+            .into_iter()
+            .flatten()
+            .min();
         // One more, because the milliseconds that have passed are rounded down.
         let at_ms = at_ms.unwrap_or_else(|| self.now_ms() + 1_000);
         (self.began + Duration::from_millis(at_ms)).into()
