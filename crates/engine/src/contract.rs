@@ -162,6 +162,8 @@ pub enum Retry {
     Later,
     /// Not until somebody changes the message, the topic or the settings.
     Never,
+    /// Only if it is smaller: it is larger than the topic or the engine's client takes.
+    Smaller,
 }
 
 /// Who is at fault when an engine fails.

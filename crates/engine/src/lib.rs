@@ -12,9 +12,11 @@ mod contract;
 pub mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod kept;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 
 pub use address::connect;
 pub use answer::{Answer, Answers, SendOutcome};
 pub use contract::*;
+pub use kept::{LARGE_RECORD_BYTES_MAX, create_kept, create_large, large_producer};

@@ -77,6 +77,7 @@ mod postgres_sql;
 mod redelivery;
 #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod sequences;
+pub mod side;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlx")]

@@ -179,7 +179,7 @@ impl<'a> Replay<'a> {
                 self.sent += 1;
                 self.marks.add(&*self.producer, letter, &to, stored).await
             }
-            Err(error) if error.retry == Retry::Never => self.refuse(letter, &error.to_string()),
+            Err(error) if error.retry != Retry::Later => self.refuse(letter, &error.to_string()),
             Err(error) => Err(Failure::failed(&letter.to_string(), &error)),
         }
     }

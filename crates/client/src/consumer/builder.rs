@@ -23,7 +23,7 @@ use super::handle::{Board, Consumer, ConsumerMetrics, Notice};
 use super::handler::{BatchHandler, ConsumerInterceptor, Handler, Handling, OneByOne, Received, Together};
 use super::letters::{DeadLetter, Letters};
 use super::link::Link;
-use super::store::{SideStore, TopicStore};
+use super::store::{Offsets, SideStore, TopicStore};
 use super::work::{Decode, Unguarded, Work, Worker};
 
 /// Messages fetched ahead where the engine counts them: what an engine that counts single deliveries recommends at most.
@@ -458,6 +458,10 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
             let topic = format!("{}.parked", self.group);
             reads.then(|| Arc::new(TopicStore::new(engine.clone(), topic)) as Arc<dyn SideStore>)
         });
+        let offsets = if capabilities.lasting_offsets { Offsets::Lasting } else { Offsets::OfAssignment };
+        if offsets != Offsets::Lasting && store.as_ref().is_some_and(|store| store.needs_lasting_offsets()) {
+            return Err(ConsumerError::SideStoreOfOffsets { engine: engine.name() });
+        }
         settings.side_store = store.is_some();
         if settings.parks() && store.is_none() {
             return Err(ConsumerError::NoSideStore);
@@ -465,7 +469,8 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         settings.check()?;
         let to = self.dead_letter.unwrap_or_else(|| DeadLetter::topic(format!("{}.dead", self.group)));
         check_topics(&*engine, &topics, &to).await?;
-        let letters = Letters::open(engine.clone(), to, self.group.clone(), named.clone()).await?;
+        let board = Arc::new(Board::new(self.group.clone()));
+        let letters = Letters::open(engine.clone(), to, self.group.clone(), named.clone(), board.clone()).await?;
         let worker = Worker {
             // What a frontier is not told of it takes for a gap.
             filters: if guard.needs_place() { std::mem::take(&mut settings.filters) } else { Vec::new() },
@@ -490,7 +495,6 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         };
         let (answers, inputs) = mpsc::unbounded_channel();
         let (commands, commanded) = mpsc::unbounded_channel();
-        let board = Arc::new(Board::new(self.group.clone()));
         let work: Arc<dyn Work> = Arc::new(worker);
         tell_weaknesses(&*work, &board).await;
         let link = Link::join(engine, options, answers.clone()).await?;
@@ -502,6 +506,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
             work,
             letters: Arc::new(letters),
             store,
+            offsets,
             interceptors,
             board: board.clone(),
             group: self.group,

@@ -25,7 +25,7 @@ use super::letters::{Letters, Times};
 use super::link::{Ask, For, Link};
 use super::once::AtMostOnce;
 use super::prepare::{self, Preparing};
-use super::store::{Place, SideStore, StoreError};
+use super::store::{Offsets, Place, SideStore, StoreError};
 use super::work::{Fences, Tally, Work, guarded};
 
 /// Things that happened which are taken at once before anything else is looked at.
@@ -68,6 +68,7 @@ pub(super) struct Parts {
     pub work: Arc<dyn Work>,
     pub letters: Arc<Letters>,
     pub store: Option<Arc<dyn SideStore>>,
+    pub offsets: Offsets,
     pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
     pub board: Arc<Board>,
     pub group: Arc<str>,
@@ -358,6 +359,7 @@ impl Driver {
                 work: self.parts.work.clone(),
                 store: self.parts.store.clone(),
                 place,
+                offsets: self.parts.offsets,
                 assignment,
                 answers: self.parts.answers.clone(),
                 board: self.parts.board.clone(),
@@ -395,6 +397,9 @@ impl Driver {
     fn disown(&mut self, partitions: &[TopicPartition]) {
         for partition in partitions {
             self.owned.remove(partition);
+            if let Some(store) = &self.parts.store {
+                store.forget(&Place { group: self.parts.group.clone(), partition: partition.clone() });
+            }
             if self.fences.contains_key(partition) {
                 Arc::make_mut(&mut self.fences).remove(partition);
             }

@@ -165,6 +165,15 @@ pub enum ConsumerError {
     /// Keys are to be parked, and there is nowhere to put them.
     #[error("parking needs a store: this engine cannot read without a group, so give one with side_store(..)")]
     NoSideStore,
+    /// The store knows messages by offsets, and the engine's do not last.
+    #[error(
+        "this side store knows messages by their offsets, and those of {engine} do not last: use one in a database, \
+         such as SqliteSideStore"
+    )]
+    SideStoreOfOffsets {
+        /// Which engine.
+        engine: &'static str,
+    },
     /// A topic that is consumed is its own dead-letter topic.
     #[error("topic {0} is consumed and its own dead-letter topic: dead letters would be handled again for ever")]
     DeadLetterLoop(Arc<str>),

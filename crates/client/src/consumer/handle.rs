@@ -54,6 +54,15 @@ pub enum Notice {
         /// What it said.
         error: EngineError,
     },
+    /// A dead letter is in another topic than its consumer was told, because it is too large for that one.
+    LargeLetter {
+        /// Where the message came from.
+        partition: TopicPartition,
+        /// Its offset there.
+        offset: i64,
+        /// Where its letter is.
+        topic: Arc<str>,
+    },
     /// A setting of the guard's store weakens what is promised.
     Weakness(Weakness),
 }

@@ -8,10 +8,14 @@ use baton_core::consumer::{DeadLetter as Letter, FailureClass};
 use baton_core::identity::{Identified, Named, Origin};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Headers, MessageId, TopicPartition};
-use baton_engine::{Engine, EngineError, EngineProducer, Full, ProducerOptions, Record, TopicSpec};
+use baton_engine::{
+    Engine, EngineError, EngineProducer, Full, ProducerOptions, Record, Retry, SendError, TopicSpec, create_large,
+    large_producer,
+};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use super::handle::{Board, Notice};
 use super::handler::identity;
 
 /// Headers of a dead letter. The original ones go with it unchanged, before these.
@@ -40,6 +44,10 @@ pub const DEAD_LAST_TIME: &str = "baton-dead-last-time";
 pub const DEAD_TIMESTAMP: &str = "baton-dead-timestamp";
 /// Longest reason. Some errors quote the whole message: with that a large one would not fit into its own dead letter.
 pub const REASON_BYTES_MAX: usize = 1_000;
+/// Longest reason of a letter that would be too large with a longer one.
+pub const SHORT_REASON_BYTES_MAX: usize = 100;
+/// Behind the name of a topic of dead letters: where those go that are too large for it.
+pub const LARGE_SUFFIX: &str = ".large";
 
 /// All of the above begin like this.
 const PREFIX: &str = "baton-dead-";
@@ -86,8 +94,22 @@ pub(super) struct Letters {
     to: DeadLetter,
     group: Arc<str>,
     named: Option<Named>,
+    board: Arc<Board>,
     partitions: NonZeroU32,
+    /// The topic of those that are too large, once it was needed.
+    large: OnceCell<Arc<str>>,
     producer: OnceCell<Arc<dyn EngineProducer>>,
+}
+
+/// How much a letter says about itself. A message may be as large as its topic takes, and then has no room for more headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    /// Everything.
+    Whole,
+    /// Reason and source in short.
+    Short,
+    /// What it takes to find the message's origin and to send it again.
+    Bare,
 }
 
 /// When a letter's message came, and when it was given up; milliseconds since 1970.
@@ -104,49 +126,81 @@ impl Letters {
         to: DeadLetter,
         group: Arc<str>,
         named: Option<Named>,
+        board: Arc<Board>,
     ) -> Result<Self, EngineError> {
         let there = match engine.partitions(&to.topic).await {
             Ok(partitions) => partitions,
             Err(EngineError::Caller(_)) => {
                 let (name, settings) = (to.topic.clone(), to.settings.clone());
                 let topic = TopicSpec { name, partitions: to.partitions, copies: None, settings };
-                engine.create_topic(&topic).await?;
+                create_large(&*engine, &topic).await?;
                 to.partitions
             }
             Err(error) => return Err(error),
         };
         let partitions = NonZeroU32::new(there)
             .ok_or_else(|| EngineError::Caller(format!("dead-letter topic {} has no partitions", to.topic)))?;
-        Ok(Self { engine, to, group, named, partitions, producer: OnceCell::new() })
+        let (large, producer) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { engine, to, group, named, board, partitions, large, producer })
     }
 
     /// Returned means: it is durable.
     pub async fn send(&self, letter: &Letter, times: Times) -> Result<(), String> {
+        for detail in [Detail::Whole, Detail::Short, Detail::Bare] {
+            match self.store(self.record(letter, times, detail)).await? {
+                Err(error) if error.retry == Retry::Smaller => {}
+                stored => return stored.map_err(|error| format!("dead letter to {}: {error}", self.to.topic)),
+            }
+        }
+        self.send_large(letter, times).await
+    }
+
+    /// The topic does not even take the message as it came. It goes to one beside it.
+    async fn send_large(&self, letter: &Letter, times: Times) -> Result<(), String> {
+        let topic = self.large.get_or_try_init(|| async {
+            let mut topic = TopicSpec::new(format!("{}{LARGE_SUFFIX}", self.to.topic), PARTITIONS_DEFAULT);
+            if self.engine.partitions(&topic.name).await.is_err() {
+                // But for how large its records may be, it is what the user asked for.
+                let kept = self.to.settings.iter().filter(|(name, _)| !name.contains("message.bytes"));
+                topic.settings = kept.cloned().collect();
+                create_large(&*self.engine, &topic).await?;
+            }
+            Ok::<_, EngineError>(topic.name)
+        });
+        let too_large = |why: String| {
+            let bytes = letter.delivery.bytes();
+            format!("a dead letter of {bytes} bytes is larger than {} takes, and {why}", self.to.topic)
+        };
+        let topic = topic.await.map_err(|error| too_large(format!("there is no other topic for it: {error}")))?;
+        let mut record = self.record(letter, times, Detail::Whole);
+        record.to = TopicPartition::new(topic.clone(), 0);
+        self.store(record).await?.map_err(|error| too_large(format!("{topic} does not take it either: {error}")))?;
+        let (partition, offset) = (letter.delivery.from.clone(), letter.delivery.offset);
+        self.board.notice(Notice::LargeLetter { partition, offset, topic: topic.clone() });
+        Ok(())
+    }
+
+    /// Waits until a record is durable or given up.
+    async fn store(&self, mut record: Record) -> Result<Result<(), SendError>, String> {
         let producer = self.producer.get_or_try_init(|| {
             let client_id = format!("{}-dead-letters", self.group);
-            let delivery_timeout = DELIVERY_TIMEOUT;
-            self.engine.producer(ProducerOptions {
-                client_id,
-                linger_ms: LINGER_MS,
-                delivery_timeout,
-                settings: Vec::new(),
-            })
+            let (linger_ms, delivery_timeout, settings) = (LINGER_MS, DELIVERY_TIMEOUT, Vec::new());
+            let options = ProducerOptions { client_id, linger_ms, delivery_timeout, settings };
+            large_producer(&*self.engine, options)
         });
         let producer = producer.await.map_err(|error| error.to_string())?;
-        let mut record = self.record(letter, times);
-        let stored = loop {
+        loop {
             match producer.send(record) {
-                Ok(stored) => break stored,
+                Ok(stored) => return Ok(stored.await.map(drop)),
                 Err(Full(back)) => {
                     record = *back;
                     producer.room().await;
                 }
             }
-        };
-        stored.await.map(drop).map_err(|error| format!("dead letter to {}: {error}", self.to.topic))
+        }
     }
 
-    fn record(&self, letter: &Letter, times: Times) -> Record {
+    fn record(&self, letter: &Letter, times: Times, detail: Detail) -> Record {
         let delivery = &letter.delivery;
         // What cannot be identified as the user wished still lies somewhere.
         let id = identity(delivery, self.named.as_ref()).or_else(|_| identity(&bare(delivery), None));
@@ -168,13 +222,16 @@ impl Letters {
         add(DEAD_OFFSET, &offset.unwrap_or_else(|| delivery.offset.to_string()));
         add(DEAD_GROUP, &self.group);
         add(DEAD_CLASS, class_name(letter.class));
-        add(DEAD_SOURCE, shortened(&letter.failure.source));
-        add(DEAD_REASON, shortened(&letter.failure.reason));
-        add(DEAD_ATTEMPTS, &letter.attempts.to_string());
-        add(DEAD_FIRST_TIME, &times.first.to_string());
-        add(DEAD_LAST_TIME, &times.last.to_string());
-        if let Some(timestamp_ms) = delivery.timestamp_ms {
-            add(DEAD_TIMESTAMP, &timestamp_ms.to_string());
+        let bytes_max = if detail == Detail::Whole { REASON_BYTES_MAX } else { SHORT_REASON_BYTES_MAX };
+        if detail != Detail::Bare {
+            add(DEAD_SOURCE, shortened(&letter.failure.source, bytes_max));
+            add(DEAD_REASON, shortened(&letter.failure.reason, bytes_max));
+            add(DEAD_ATTEMPTS, &letter.attempts.to_string());
+            add(DEAD_FIRST_TIME, &times.first.to_string());
+            add(DEAD_LAST_TIME, &times.last.to_string());
+            if let Some(timestamp_ms) = delivery.timestamp_ms {
+                add(DEAD_TIMESTAMP, &timestamp_ms.to_string());
+            }
         }
         let partition = match &delivery.key {
             Some(key) => partition_of_key(key, self.partitions),
@@ -204,9 +261,9 @@ fn class_name(class: FailureClass) -> &'static str {
     }
 }
 
-/// At most [`REASON_BYTES_MAX`] bytes, cut between characters.
-fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+/// At most so many bytes, cut between characters.
+pub(super) fn shortened(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 /// The partition that a dead letter came from: what its sequence number belongs to.

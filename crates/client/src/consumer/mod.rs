@@ -15,8 +15,8 @@ mod store;
 mod work;
 
 pub use baton_core::consumer::{
-    Accept, AdaptiveSettings, Batches, Counters, DependencySettings, FailureClass, Filter, Held, Limits, Order,
-    Outcome, ParkingSettings, Remedy, Report, Urge, Waiting, WaitsFor,
+    Accept, AdaptiveSettings, Batches, Counters, DependencySettings, FailureClass, Filter, Held, KeyInStore, Limits,
+    Order, Outcome, ParkingSettings, Remedy, Report, Urge, Waiting, WaitsFor,
 };
 pub use baton_core::identity::Named;
 pub use baton_engine::Start;
@@ -27,7 +27,8 @@ pub use handle::{Consumer, ConsumerMetrics, Notice, Notices, PartitionLag};
 pub use handler::{BatchHandler, ConsumerInterceptor, Handler, Received};
 pub use letters::{
     DEAD_ATTEMPTS, DEAD_CLASS, DEAD_FIRST_TIME, DEAD_GROUP, DEAD_ID, DEAD_LAST_TIME, DEAD_OFFSET, DEAD_PARTITION,
-    DEAD_REASON, DEAD_SOURCE, DEAD_TIMESTAMP, DEAD_TOPIC, DeadLetter, REASON_BYTES_MAX,
+    DEAD_REASON, DEAD_SOURCE, DEAD_TIMESTAMP, DEAD_TOPIC, DeadLetter, LARGE_SUFFIX, REASON_BYTES_MAX,
+    SHORT_REASON_BYTES_MAX,
 };
-pub use store::{Opened, Place, SideStore, StoreError, StoreFuture, TopicStore};
+pub use store::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture, TopicStore};
 pub use work::{NoTransaction, Unguarded};

@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, Id};
 
 use super::driver::Input;
 use super::handle::{Board, Notice};
-use super::store::{Opened, Place, SideStore};
+use super::store::{Offsets, Opened, Place, SideStore};
 use super::work::Work;
 
 /// How long to wait before what failed is tried again; doubles. It has no end: without it the partition could not be handled.
@@ -54,6 +54,7 @@ pub(super) struct Preparation {
     pub work: Arc<dyn Work>,
     pub store: Option<Arc<dyn SideStore>>,
     pub place: Place,
+    pub offsets: Offsets,
     pub assignment: baton_engine::Assignment,
     pub answers: UnboundedSender<Input>,
     pub board: Arc<Board>,
@@ -71,7 +72,7 @@ impl Preparation {
         let Opened { done, parked } = match &self.store {
             None => Opened::default(),
             Some(store) => loop {
-                match store.open(&self.place).await {
+                match store.open(&self.place, self.offsets).await {
                     Ok(opened) => break opened,
                     Err(error) => self.again(&mut wait, "reading the side store", &error.to_string()).await,
                 }

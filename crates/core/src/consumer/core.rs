@@ -130,6 +130,7 @@ impl Core {
             lanes: self.lanes.len(),
             handlers: self.runs.len(),
             parked_keys: self.tenures.values().map(|tenure| tenure.parked.len()).sum(),
+            parked_messages: self.tenures.values().map(|tenure| tenure.parked_messages).sum(),
             deadlines: self.deadlines.len(),
         }
     }
@@ -488,6 +489,7 @@ impl Core {
         if released {
             if let Some(parked) = key.and_then(|key| tenure.parked.get_mut(key)) {
                 parked.handled_up_to = Some(entry.position);
+                parked.handled += 1;
             }
             return;
         }

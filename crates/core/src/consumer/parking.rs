@@ -19,12 +19,23 @@ const SECOND_MS: u64 = 1_000;
 /// A key that is parked.
 #[derive(Debug, Default)]
 pub(super) struct ParkedKey {
+    /// Its messages in the store, or on their way there. What was stored twice counts twice, until the key is free or read anew.
+    pub messages: usize,
     /// How often something was added to the store: what was read before that may not be all.
     pub stored: u64,
     /// Being released, and how far that is.
     pub release: Option<Release>,
     /// Of the messages that were read from the store, the last one that is handled and still lies there.
     pub handled_up_to: Option<u64>,
+    /// How many those are.
+    pub handled: usize,
+}
+
+impl ParkedKey {
+    /// A key of which so many messages are in the store.
+    pub fn of(messages: usize) -> Self {
+        Self { messages, ..Self::default() }
+    }
 }
 
 /// What a release does now.
@@ -52,19 +63,24 @@ impl Core {
             return self.stop_release(lane_id, &key, now_ms);
         }
         let partition = tenure.partition.clone();
-        if !tenure.parked.contains_key(&key) {
-            if tenure.parked.len() >= self.settings.parking.keys_max {
-                tenure.wait_for_room.push_back(lane_id);
-                self.detach(lane_id);
-                return self.set_state(lane_id, LaneState::ParkingRoom);
+        let room = self.settings.parking.messages_max.saturating_sub(tenure.parked_messages);
+        let is_new = !tenure.parked.contains_key(&key);
+        if room == 0 || (is_new && tenure.parked.len() >= self.settings.parking.keys_max) {
+            if room == 0 && !std::mem::replace(&mut tenure.parking_full, true) {
+                let report = Report::ParkingFull { partition, messages: tenure.parked_messages };
+                self.actions.push_back(Action::Report(report));
             }
-            tenure.parked.insert(key.clone(), ParkedKey::default());
+            tenure.wait_for_room.push_back(lane_id);
+            self.detach(lane_id);
+            return self.set_state(lane_id, LaneState::ParkingRoom);
+        }
+        if is_new {
             let report = Report::KeyParked { partition: partition.clone(), key: key.clone() };
             self.actions.push_back(Action::Report(report));
         }
         let messages: Vec<Parked> = lane
             .iter()
-            .take(self.settings.parking.batch_max)
+            .take(self.settings.parking.batch_max.min(room))
             .map(|entry| Parked {
                 delivery: entry.delivery.clone(),
                 attempts: entry.attempts,
@@ -73,6 +89,8 @@ impl Core {
             .collect();
         self.pending.insert(ticket, (lane.tenure, Pending::Park(lane_id)));
         let count = messages.len();
+        tenure.parked_messages += count;
+        tenure.parked.entry(key.clone()).or_default().messages += count;
         self.set_state(lane_id, LaneState::Parking { ticket, count, since_ms: now_ms });
         self.act(Action::Park { ticket, partition, key, messages });
     }
@@ -85,14 +103,35 @@ impl Core {
         let LaneState::Parking { count, .. } = lane.state else {
             return;
         };
-        let tenure = self.tenures.get_mut(&tenure_id);
-        if let (false, Some(key), Some(tenure)) = (failed, &lane.key, tenure) {
+        if !failed {
             self.counters.parked += count as u64;
-            if let Some(parked) = tenure.parked.get_mut(key) {
-                parked.stored += 1;
+        }
+        let tenure = self.tenures.get_mut(&tenure_id);
+        if let (Some(key), Some(tenure)) = (&lane.key, tenure)
+            && let Some(parked) = tenure.parked.get_mut(key)
+        {
+            match failed {
+                false => parked.stored += 1,
+                true => {
+                    parked.messages = parked.messages.saturating_sub(count);
+                    tenure.parked_messages = tenure.parked_messages.saturating_sub(count);
+                }
             }
         }
         self.first_is_stored(lane_id, count, failed, now_ms);
+    }
+
+    /// Lanes that wait for room look again, each once: those that find none wait again, behind the others.
+    fn look_for_room(&mut self, tenure_id: TenureId, now_ms: u64) {
+        let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
+            return;
+        };
+        tenure.parking_full = tenure.parking_full && tenure.parked_messages >= self.settings.parking.messages_max;
+        for lane_id in std::mem::take(&mut tenure.wait_for_room) {
+            if self.lanes.get(&lane_id).is_some_and(|lane| lane.state == LaneState::ParkingRoom) {
+                self.advance(lane_id, now_ms);
+            }
+        }
     }
 
     /// Begins to handle what is parked of a key. Says whether the key is parked here, and not being released already.
@@ -195,16 +234,12 @@ impl Core {
         if changed || matches!(state, Some(LaneState::Parking { .. } | LaneState::Backoff { .. })) {
             return self.retry_release(tenure_id, key, now_ms);
         }
-        tenure.parked.remove(key);
-        let room = tenure.wait_for_room.pop_front();
+        if let Some(parked) = tenure.parked.remove(key) {
+            tenure.parked_messages = tenure.parked_messages.saturating_sub(parked.messages);
+        }
         let report = Report::KeyReleased { partition: tenure.partition.clone(), key: key.clone() };
         self.report(report);
-        for lane_id in lane_id.into_iter().chain(room) {
-            let waits = self.lanes.get(&lane_id).is_some_and(|lane| lane.state == LaneState::ParkingRoom);
-            if waits {
-                self.advance(lane_id, now_ms);
-            }
-        }
+        self.look_for_room(tenure_id, now_ms);
     }
 
     /// All that was read is handled, or the release stops before that.
@@ -250,8 +285,14 @@ impl Core {
             return;
         };
         parked.handled_up_to = None;
+        let handled = std::mem::take(&mut parked.handled).min(parked.messages);
+        parked.messages -= handled;
         let stop = matches!(parked.release, Some(Release::Removing { stop: true }));
         parked.release = (!stop).then_some(Release::Loading);
+        if let Some(tenure) = self.tenures.get_mut(&tenure_id) {
+            tenure.parked_messages = tenure.parked_messages.saturating_sub(handled);
+        }
+        self.look_for_room(tenure_id, now_ms);
         self.release_on(tenure_id, key, now_ms);
     }
 }

@@ -47,7 +47,8 @@ impl Core {
         tenure.watch.rejoined = self.rejoined.get(&partition).copied().unwrap_or(0);
         (tenure.settle.lineage, tenure.settle.stored) = (lineage, lineage != 0);
         tenure.settle.told = told;
-        tenure.parked.extend(parked.into_iter().map(|key| (key, ParkedKey::default())));
+        tenure.parked_messages = parked.iter().map(|each| each.messages).sum();
+        tenure.parked.extend(parked.into_iter().map(|each| (each.key, ParkedKey::of(each.messages))));
         let tenure_id = self.tenures.insert(tenure);
         self.by_name.insert(partition, tenure_id);
     }

@@ -109,6 +109,7 @@ impl Settings {
             ("limits.partition_messages_max", self.limits.partition_messages_max),
             ("limits.partition_bytes_max", self.limits.partition_bytes_max),
             ("parking.keys_max", self.parking.keys_max),
+            ("parking.messages_max", self.parking.messages_max),
             ("parking.batch_max", self.parking.batch_max),
             ("parking.lane_messages_max", self.parking.lane_messages_max),
             ("parking.release_per_second", self.parking.release_per_second as usize),
@@ -266,6 +267,10 @@ pub struct ParkingSettings {
     /// Keys of one partition that may be parked. Default 10,000. When there are more, the next key waits with its messages, and
     /// the partition pauses at its bound: neither order nor a message is given up for room.
     pub keys_max: usize,
+    /// Messages of one partition that may be parked. Default 100,000: some megabytes of what a store must know about them, and far
+    /// more than people look through. When there are as many, whatever is to be parked waits with its key, the partition pauses at
+    /// its bound, and [`super::Report::ParkingFull`] says so: neither order nor a message is given up for room.
+    pub messages_max: usize,
     /// Messages of a key that wait behind one that fails, until the key is parked without waiting for its last attempt. Default 1,000.
     pub lane_messages_max: usize,
     /// Messages that are handed over to be parked at once. Default 500.
@@ -276,7 +281,13 @@ pub struct ParkingSettings {
 
 impl Default for ParkingSettings {
     fn default() -> Self {
-        Self { keys_max: 10_000, lane_messages_max: 1_000, batch_max: 500, release_per_second: 100 }
+        Self {
+            keys_max: 10_000,
+            messages_max: 100_000,
+            lane_messages_max: 1_000,
+            batch_max: 500,
+            release_per_second: 100,
+        }
     }
 }
 

@@ -43,7 +43,11 @@ pub(super) struct Tenure {
     pub paused: bool,
     pub settle: Settle,
     pub parked: KeyMap<ParkedKey>,
-    /// Lanes that wait until fewer keys are parked.
+    /// Messages of these keys in the store, or on their way there.
+    pub parked_messages: usize,
+    /// Whether it was reported that there is no room for more of them.
+    pub parking_full: bool,
+    /// Lanes that wait until fewer keys or messages are parked.
     pub wait_for_room: VecDeque<LaneId>,
     /// When the next message of a released key may be handled.
     pub release_next_ms: u64,
@@ -126,6 +130,8 @@ impl Tenure {
             paused: false,
             settle: Settle::default(),
             parked: HashMap::with_hasher(SeededHash(seed)),
+            parked_messages: 0,
+            parking_full: false,
             wait_for_room: VecDeque::new(),
             release_next_ms: 0,
             watch: Watch {

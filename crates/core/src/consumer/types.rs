@@ -30,7 +30,16 @@ pub struct Assignment {
     /// Grows with each assignment of this partition that this process sees.
     pub epoch: u64,
     /// Keys of this partition of which the store holds parked messages.
-    pub parked: Vec<Bytes>,
+    pub parked: Vec<KeyInStore>,
+}
+
+/// A key of which messages are parked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyInStore {
+    /// Which key.
+    pub key: Bytes,
+    /// How many of its messages there are.
+    pub messages: usize,
 }
 
 /// What is asked of the shell. Actions are carried out in the order in which they come; each that has a ticket is answered.
@@ -363,6 +372,13 @@ pub enum Report {
         /// Which key.
         key: Bytes,
     },
+    /// As many messages of a partition are parked as may be: what is to be parked waits until some are released.
+    ParkingFull {
+        /// Which partition.
+        partition: TopicPartition,
+        /// How many are parked.
+        messages: usize,
+    },
     /// All that was parked of a key is handled.
     KeyReleased {
         /// In which partition.
@@ -453,7 +469,7 @@ pub enum WaitsFor {
         /// Since when.
         since_ms: u64,
     },
-    /// Its key is to be parked, and too many are.
+    /// Its key is to be parked, and too many keys or messages are.
     ParkingRoom,
     /// What the handlers need is away.
     Dependency {
@@ -513,6 +529,8 @@ pub struct Held {
     pub handlers: usize,
     /// Keys that are parked.
     pub parked_keys: usize,
+    /// Messages of these that lie in the store, or are on their way there.
+    pub parked_messages: usize,
     /// Deadlines of handlers that are remembered.
     pub deadlines: usize,
 }

@@ -63,7 +63,10 @@ fn those_that_follow_a_parked_message_are_parked_behind_it_and_others_flow() {
 #[test]
 fn parked_keys_survive_a_restart() {
     let mut driver = Driver::new(parks());
-    driver.assign(Assignment { parked: vec![Bytes::from_static(b"a")], ..assignment(0, Some(5)) });
+    driver.assign(Assignment {
+        parked: vec![KeyInStore { key: Bytes::from_static(b"a"), messages: 1 }],
+        ..assignment(0, Some(5))
+    });
     driver.deliver(&[(5, "a"), (6, "b")]);
     assert_eq!((driver.offsets(), offsets(&driver.parks[0].2)), (vec![6], vec![5]));
 }
@@ -117,6 +120,59 @@ fn when_too_many_keys_are_parked_the_next_one_waits_and_keeps_its_order() {
     release(&mut driver);
     load(&mut driver, &[]);
     assert_eq!(offsets(&driver.parks[0].2), [1, 2]);
+}
+
+#[test]
+fn when_too_many_messages_are_parked_the_next_ones_wait_in_order_until_some_are_released() {
+    let parking = ParkingSettings { messages_max: 3, ..ParkingSettings::default() };
+    let mut driver = Driver::new(Settings { parking, ..parks() });
+    driver.assign(Assignment {
+        parked: vec![KeyInStore { key: Bytes::from_static(b"a"), messages: 1 }],
+        ..assignment(0, Some(0))
+    });
+    driver.deliver(&[(0, "a"), (1, "a"), (2, "b"), (3, "b"), (4, "a"), (5, "c")]);
+    // Nothing is parked of `b` while the store fills up under `a`.
+    let (ticket, _, messages) = driver.parks.pop().unwrap();
+    assert_eq!(offsets(&messages), [0]);
+    driver.confirm(ticket);
+    let (ticket, _, messages) = driver.parks.pop().unwrap();
+    assert_eq!(offsets(&messages), [1], "one fits, and not the next one");
+    // What could not be stored takes no room.
+    driver.refuse(ticket);
+    assert_eq!(driver.core.held().parked_messages, 2);
+    driver.pass(1_000);
+    let (ticket, _, messages) = driver.parks.pop().unwrap();
+    assert_eq!(offsets(&messages), [1]);
+    driver.confirm(ticket);
+    driver.finish(2, permanent());
+    driver.done(5);
+    assert!(driver.parks.is_empty() && driver.offsets().is_empty());
+    assert_eq!(driver.core.held().parked_messages, 3);
+    let full = |report: &&Report| **report == Report::ParkingFull { partition: partition(0), messages: 3 };
+    assert_eq!(driver.reports.iter().filter(full).count(), 1);
+    assert_eq!(driver.settled_next(), Some(2));
+    // Two are handled and removed: the key that waits longest gets the room, and the next ones of `a` wait for more.
+    release(&mut driver);
+    load(&mut driver, &[(7, 10), (8, 0), (9, 1)]);
+    driver.done(10);
+    driver.pass(10);
+    driver.finish(0, permanent());
+    let (ticket, ..) = driver.removes.pop().unwrap();
+    driver.confirm(ticket);
+    let (ticket, _, messages) = driver.parks.pop().unwrap();
+    assert_eq!(offsets(&messages), [4]);
+    driver.confirm(ticket);
+    release(&mut driver);
+    load(&mut driver, &[(8, 0), (9, 1), (11, 4)]);
+    for offset in [0, 1, 4] {
+        driver.pass(100);
+        driver.done(offset);
+    }
+    let (ticket, ..) = driver.removes.pop().unwrap();
+    driver.confirm(ticket);
+    assert_eq!(offsets(&driver.parks[0].2), [2, 3]);
+    load(&mut driver, &[]);
+    assert_eq!((driver.core.held().parked_keys, driver.core.held().parked_messages), (1, 2));
 }
 
 /// Others' 22 (docs/TESTING.md): replay that doubles. What is removed was handled, and is not read again before it is removed.

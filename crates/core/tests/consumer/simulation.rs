@@ -103,6 +103,7 @@ fn settings(random: &mut Random) -> Settings {
     settings.dependency.probe = Retry::exponential(Duration::from_millis(20), 2, Duration::from_millis(100));
     settings.parking = ParkingSettings {
         keys_max: 1 + random.below(6) as usize,
+        messages_max: 1 + random.below(40) as usize,
         lane_messages_max: 5,
         batch_max: PARKING_BATCH_MAX,
         release_per_second: 1_000,
@@ -152,7 +153,8 @@ impl World {
 
     fn assign(&mut self, number: usize) {
         let with_parked = |parked: &Partition| {
-            parked.parked.iter().filter(|(_, all)| !all.is_empty()).map(|(key, _)| key.clone()).collect()
+            let all = parked.parked.iter().filter(|(_, all)| !all.is_empty());
+            all.map(|(key, all)| KeyInStore { key: key.clone(), messages: all.len() }).collect()
         };
         let state = &mut self.partitions[number];
         state.epoch += 1;

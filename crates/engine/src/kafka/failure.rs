@@ -13,7 +13,7 @@ pub(super) fn send_error(code: Code) -> SendError {
     let (fate, retry, advice) = match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => (
             Fate::NotStored,
-            Retry::Never,
+            Retry::Smaller,
             "make the message smaller, or raise message.max.bytes of the client and max.message.bytes of the topic",
         ),
         // If it was there when an earlier attempt was stored, that is gone with it.
@@ -113,6 +113,14 @@ mod tests {
         ] {
             assert_eq!(send_error(code).fate, Fate::Unknown, "{code}");
         }
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_from_what_is_refused_for_something_else() {
+        for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidMessageSize] {
+            assert_eq!(send_error(code).retry, Retry::Smaller, "{code}");
+        }
+        assert_eq!(send_error(Code::UnknownTopicOrPartition).retry, Retry::Never);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A side store in a topic of the engine itself: needs nothing else, and an engine that can be read without a group and whose
 //! offsets last.
 //!
-//! The topic is compacted where the engine can: each record has a key of its own, and is removed by one without content.
+//! Each record has a key of its own, and is removed by one without content. So the topic is compacted where the engine can do that; where
+//! it cannot, it keeps everything ([`baton_engine::create_kept`]): a retention that ends would lose what is parked for longer.
 //!
 //! | record | key | content |
 //! |---|---|---|
@@ -13,14 +14,19 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use baton_core::consumer::{Loaded, Parked};
+use baton_core::consumer::{KeyInStore, Loaded, Parked};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Delivery, Headers, TopicPartition};
-use baton_engine::{Engine, EngineError, EngineProducer, Full, ProducerOptions, Record, TopicSpec};
+use baton_engine::{
+    Engine, EngineError, EngineProducer, Full, OLDEST, ProducerOptions, Record, Retry, SendError, TopicSpec,
+    create_kept, large_producer,
+};
+use baton_guard::side::LOAD_BYTES_MAX;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::{Opened, Place, SideStore, StoreError, StoreFuture};
+use super::super::letters::{REASON_BYTES_MAX, SHORT_REASON_BYTES_MAX, shortened};
+use super::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture};
 
 const PREFIX: &str = "baton-parked-";
 const KEY: &str = "baton-parked-key";
@@ -29,14 +35,25 @@ const NO_CONTENT: &str = "baton-parked-no-content";
 const ATTEMPTS: &str = "baton-parked-attempts";
 const SOURCE: &str = "baton-parked-source";
 const REASON: &str = "baton-parked-reason";
+/// Bytes of a reason that are kept, from the first try on: as long as the topic says that a record is too large. With none, nothing is
+/// added but what it takes to give the message back as it came.
+const REASON_BYTES: [usize; 3] = [REASON_BYTES_MAX, SHORT_REASON_BYTES_MAX, 0];
 /// Partitions of a topic that is made here: as many can be read side by side when partitions are assigned.
 const PARTITIONS: u32 = 8;
 /// After how long the engine's client gives a record up; the consumer tries it again.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER_MS: u64 = 1;
 
-/// Where each parked message of a key lies: by its offset in the partition that it came from, which is also their order.
-type Key = BTreeMap<u64, i64>;
+/// Where a parked message lies, and how large it is.
+#[derive(Debug, Clone, Copy)]
+struct Lies {
+    at: i64,
+    bytes: usize,
+}
+
+/// The parked messages of a key, by their offset in the partition that they came from, which is also their order. This is all that is in
+/// memory of them: some 30 bytes each, and of a partition no more than `ParkingSettings::messages_max`.
+type Key = BTreeMap<u64, Lies>;
 
 /// A side store in a topic. The topic is made when something is stored for the first time.
 pub struct TopicStore {
@@ -74,12 +91,8 @@ impl TopicStore {
             if let Some(partitions) = self.there().await? {
                 return Ok(partitions);
             }
-            // The embedded broker keeps everything, and does not know how to compact yet.
-            let compacts = self.engine.name() != "embedded";
-            let settings = compacts.then(|| ("cleanup.policy".to_owned(), "compact".to_owned()));
-            let settings = settings.into_iter().collect();
-            let topic = TopicSpec { name: self.topic.clone(), partitions: PARTITIONS, copies: None, settings };
-            self.engine.create_topic(&topic).await.map_err(|error| self.failed(&error))?;
+            let topic = TopicSpec::new(self.topic.clone(), PARTITIONS);
+            create_kept(&*self.engine, &topic).await.map_err(|error| self.failed(&error))?;
             NonZeroU32::new(PARTITIONS).ok_or_else(|| StoreError("no partitions".to_owned()))
         });
         made.await.copied()
@@ -94,17 +107,12 @@ impl TopicStore {
         TopicPartition::new(self.topic.clone(), number)
     }
 
-    /// Stores records in their order; says where they lie.
-    async fn send(&self, records: Vec<Record>) -> Result<Vec<i64>, StoreError> {
+    /// Stores records in their order; says of each where it lies, or why it does not.
+    async fn send(&self, records: Vec<Record>) -> Result<Vec<Result<i64, SendError>>, StoreError> {
         let producer = self.producer.get_or_try_init(|| {
-            let client_id = format!("{}-store", self.topic);
-            let delivery_timeout = DELIVERY_TIMEOUT;
-            self.engine.producer(ProducerOptions {
-                client_id,
-                linger_ms: LINGER_MS,
-                delivery_timeout,
-                settings: Vec::new(),
-            })
+            let (client_id, settings) = (format!("{}-store", self.topic), Vec::new());
+            let (linger_ms, delivery_timeout) = (LINGER_MS, DELIVERY_TIMEOUT);
+            large_producer(&*self.engine, ProducerOptions { client_id, linger_ms, delivery_timeout, settings })
         });
         let producer = producer.await.map_err(|error| self.failed(&error))?;
         let mut waiting = Vec::with_capacity(records.len());
@@ -119,82 +127,204 @@ impl TopicStore {
                 }
             });
         }
-        let mut offsets = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(waiting.len());
         for stored in waiting {
-            let stored = stored.await.map_err(|error| self.failed(&error))?;
-            offsets
-                .push(stored.offset.ok_or_else(|| StoreError("the engine does not say where it stored".to_owned()))?);
+            let nowhere = || StoreError("the engine does not say where it stored".to_owned());
+            answers.push(match stored.await {
+                Ok(stored) => Ok(stored.offset.ok_or_else(nowhere)?),
+                Err(error) => Err(error),
+            });
         }
-        Ok(offsets)
+        Ok(answers)
     }
 
+    /// The same where nothing can be left out.
+    async fn send_all(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let answers = self.send(records).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(|error| self.failed(&error)))
+    }
+
+    /// Stores parked messages, each with as much of its failure as there is room for; says where they lie.
+    async fn send_parked(
+        &self,
+        to: &TopicPartition,
+        place: &Place,
+        key: &Bytes,
+        messages: &[Parked],
+    ) -> Result<Vec<i64>, StoreError> {
+        let mut lie_at = vec![None; messages.len()];
+        for reason_bytes in REASON_BYTES {
+            let left: Vec<usize> = (0..messages.len()).filter(|at| lie_at[*at].is_none()).collect();
+            if left.is_empty() {
+                break;
+            }
+            let records = left.iter().map(|at| parked_record(to.clone(), place, key, &messages[*at], reason_bytes));
+            for (at, answer) in left.iter().zip(self.send(records.collect()).await?) {
+                match answer {
+                    Ok(offset) => lie_at[*at] = Some(offset),
+                    Err(error) if error.retry == Retry::Smaller && reason_bytes > 0 => {}
+                    Err(error) => return Err(self.failed(&error)),
+                }
+            }
+        }
+        // With no reason left to shorten, whatever was not stored has ended this with its error.
+        Ok(lie_at.into_iter().flatten().collect())
+    }
+
+    /// Reads what is kept of a place, and remembers where it lies.
     async fn read(&self, place: &Place) -> Result<Opened, StoreError> {
-        let Some(partitions) = self.there().await? else { return Ok(Opened::default()) };
+        let Some(partitions) = self.there().await? else {
+            self.places().insert(place.clone(), HashMap::new());
+            return Ok(Opened::default());
+        };
         let from = self.lies_in(place, partitions);
-        let mut reader = self.engine.reader(&from, 0).await.map_err(|error| self.failed(&error))?;
-        let (mut keys, mut done): (HashMap<Bytes, Key>, Bytes) = (HashMap::new(), Bytes::new());
-        // Removals name no key: the message that they remove did.
-        let mut key_of: HashMap<u64, Bytes> = HashMap::new();
-        let (prefix, done_key) = (parked_prefix(place), done_key(place));
+        // Compaction and deletion take away what lies first.
+        let mut reader = self.engine.reader(&from, OLDEST).await.map_err(|error| self.failed(&error))?;
+        let mut found = Found::new(place);
         loop {
             let batch = reader.next().await.map_err(|error| self.failed(&error))?;
             if batch.is_empty() {
                 break;
             }
-            for record in batch {
-                let Some(name) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { continue };
-                if name == done_key {
-                    done = record.payload.unwrap_or_default();
-                } else if let Some(offset) = name.strip_prefix(&prefix).and_then(|offset| offset.parse::<u64>().ok()) {
-                    match record.headers.last(KEY) {
-                        Some(key) if record.payload.is_some() => {
-                            keys.entry(key.clone()).or_default().insert(offset, record.offset);
-                            key_of.insert(offset, key.clone());
-                        }
-                        _ => {
-                            if let Some(key) = key_of.remove(&offset).and_then(|key| keys.get_mut(&key)) {
-                                key.remove(&offset);
-                            }
-                        }
-                    }
-                }
-            }
+            batch.into_iter().for_each(|record| found.add(record));
         }
+        let Found { mut keys, done, .. } = found;
         keys.retain(|_, key| !key.is_empty());
-        let parked = keys.keys().cloned().collect();
+        let parked = keys.iter().map(|(key, all)| KeyInStore { key: key.clone(), messages: all.len() }).collect();
         self.places().insert(place.clone(), keys);
         Ok(Opened { done, parked })
     }
 
-    /// Where the oldest messages of a key lie.
+    /// Where the oldest messages of a key lie, as far as they may be read at once.
     fn oldest(&self, place: &Place, key: &Bytes, messages_max: usize) -> BTreeMap<i64, u64> {
         let places = self.places();
         let found = places.get(place).and_then(|keys| keys.get(key));
-        found.into_iter().flatten().take(messages_max).map(|(position, lies_at)| (*lies_at, *position)).collect()
+        let mut bytes = 0;
+        let mut wanted = BTreeMap::new();
+        for (position, lies) in found.into_iter().flatten().take(messages_max) {
+            bytes += lies.bytes;
+            if bytes > LOAD_BYTES_MAX && !wanted.is_empty() {
+                break;
+            }
+            wanted.insert(lies.at, *position);
+        }
+        wanted
+    }
+
+    /// Reads messages from where they lie. Those that are not there any more are left.
+    async fn find(
+        &self,
+        place: &Place,
+        key: &Bytes,
+        wanted: &mut BTreeMap<i64, u64>,
+    ) -> Result<Vec<Loaded>, StoreError> {
+        let mut loaded = Vec::with_capacity(wanted.len());
+        let Some(first) = wanted.keys().next().copied() else { return Ok(loaded) };
+        let from = self.lies_in(place, self.make().await?);
+        let mut reader = match self.engine.reader(&from, first).await {
+            Ok(reader) => reader,
+            // The oldest record that is kept lies behind it.
+            Err(EngineError::Caller(_)) => {
+                self.engine.reader(&from, OLDEST).await.map_err(|error| self.failed(&error))?
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        while !wanted.is_empty() {
+            let batch = reader.next().await.map_err(|error| self.failed(&error))?;
+            if batch.is_empty() {
+                break;
+            }
+            for record in batch {
+                if let Some(position) = wanted.remove(&record.offset) {
+                    loaded.push(Loaded { position, delivery: restored(place, key, position, record) });
+                }
+            }
+        }
+        loaded.sort_unstable_by_key(|loaded| loaded.position);
+        Ok(loaded)
+    }
+}
+
+/// What was found of a place so far.
+struct Found {
+    parked_prefix: String,
+    done_key: String,
+    keys: HashMap<Bytes, Key>,
+    /// Removals name no key: the message that they remove did.
+    key_of: HashMap<u64, Bytes>,
+    done: Bytes,
+}
+
+impl Found {
+    fn new(place: &Place) -> Self {
+        let (parked_prefix, done_key) = (parked_prefix(place), done_key(place));
+        Self { parked_prefix, done_key, keys: HashMap::new(), key_of: HashMap::new(), done: Bytes::new() }
+    }
+
+    fn add(&mut self, record: Delivery) {
+        let Some(name) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
+        if name == self.done_key {
+            // Not a part of what was read: that would stay in memory with it.
+            self.done = Bytes::copy_from_slice(&record.payload.unwrap_or_default());
+            return;
+        }
+        let offset = name.strip_prefix(&self.parked_prefix).and_then(|offset| offset.parse::<u64>().ok());
+        let Some(offset) = offset else { return };
+        match record.headers.last(KEY) {
+            Some(key) if record.payload.is_some() => {
+                let known = self.keys.get_key_value(key).map(|(key, _)| key.clone());
+                let key = known.unwrap_or_else(|| Bytes::copy_from_slice(key));
+                let lies = Lies { at: record.offset, bytes: record.bytes() };
+                self.keys.entry(key.clone()).or_default().insert(offset, lies);
+                self.key_of.insert(offset, key);
+            }
+            _ => {
+                if let Some(key) = self.key_of.remove(&offset).and_then(|key| self.keys.get_mut(&key)) {
+                    key.remove(&offset);
+                }
+            }
+        }
     }
 }
 
 impl SideStore for TopicStore {
-    fn open<'a>(&'a self, place: &'a Place) -> StoreFuture<'a, Opened> {
-        Box::pin(self.read(place))
+    fn needs_lasting_offsets(&self) -> bool {
+        true
+    }
+
+    fn open<'a>(&'a self, place: &'a Place, offsets: Offsets) -> StoreFuture<'a, Opened> {
+        Box::pin(async move {
+            match offsets {
+                Offsets::Lasting => self.read(place).await,
+                Offsets::OfAssignment => Err(StoreError(
+                    "a store in a topic needs an engine whose offsets last: use one in a database".to_owned(),
+                )),
+            }
+        })
     }
 
     fn store_done<'a>(&'a self, place: &'a Place, bytes: Bytes) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let to = self.lies_in(place, self.make().await?);
-            self.send(vec![record(to, done_key(place), Some(bytes), Headers::default())]).await.map(drop)
+            self.send_all(vec![record(to, done_key(place), Some(bytes), Headers::default())]).await
         })
     }
 
     fn park<'a>(&'a self, place: &'a Place, key: &'a Bytes, messages: &'a [Parked]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let to = self.lies_in(place, self.make().await?);
-            let records = messages.iter().map(|parked| parked_record(to.clone(), place, key, parked)).collect();
-            let offsets = self.send(records).await?;
+            let offsets = self.send_parked(&to, place, key, messages).await?;
             let mut places = self.places();
-            let kept = places.entry(place.clone()).or_default().entry(key.clone()).or_default();
-            for (parked, lies_at) in messages.iter().zip(offsets) {
-                kept.insert(position(parked.delivery.offset), lies_at);
+            // Gone, if the partition is not ours any more: then the next owner finds them.
+            let Some(keys) = places.get_mut(place) else { return Ok(()) };
+            if !keys.contains_key(key) {
+                // Not a part of the message, which would stay in memory with it.
+                keys.insert(Bytes::copy_from_slice(key), Key::new());
+            }
+            if let Some(kept) = keys.get_mut(key) {
+                for (parked, at) in messages.iter().zip(offsets) {
+                    kept.insert(position(parked.delivery.offset), Lies { at, bytes: parked.delivery.bytes() });
+                }
             }
             Ok(())
         })
@@ -203,24 +333,16 @@ impl SideStore for TopicStore {
     fn load<'a>(&'a self, place: &'a Place, key: &'a Bytes, messages_max: usize) -> StoreFuture<'a, Vec<Loaded>> {
         Box::pin(async move {
             let mut wanted = self.oldest(place, key, messages_max);
-            let Some(first) = wanted.keys().next().copied() else { return Ok(Vec::new()) };
-            let from = self.lies_in(place, self.make().await?);
-            let mut reader = self.engine.reader(&from, first).await.map_err(|error| self.failed(&error))?;
-            let mut loaded = Vec::with_capacity(wanted.len());
-            while !wanted.is_empty() {
-                let batch = reader.next().await.map_err(|error| self.failed(&error))?;
-                if batch.is_empty() {
-                    let text = format!("{} parked messages of {from} cannot be found again", wanted.len());
-                    return Err(StoreError(text));
-                }
-                for record in batch {
-                    if let Some(position) = wanted.remove(&record.offset) {
-                        loaded.push(Loaded { position, delivery: restored(place, key, position, record) });
-                    }
-                }
+            let loaded = self.find(place, key, &mut wanted).await?;
+            if wanted.is_empty() {
+                return Ok(loaded);
             }
-            loaded.sort_unstable_by_key(|loaded| loaded.position);
-            Ok(loaded)
+            // Somebody has removed them. That is said once; then it goes on with what is there.
+            self.read(place).await?;
+            let (gone, from, topic) = (wanted.len(), &place.partition, &self.topic);
+            Err(StoreError(format!(
+                "{gone} parked messages of {from} are not in {topic} any more, and are lost: is it compacted, or its retention.ms -1?"
+            )))
         })
     }
 
@@ -234,7 +356,7 @@ impl SideStore for TopicStore {
                 kept.into_iter().flat_map(|kept| kept.range(..=up_to)).map(|(position, _)| *position).collect()
             };
             let gone = |position: &u64| record(to.clone(), format!("{prefix}{position}"), None, Headers::default());
-            self.send(removed.iter().map(gone).collect()).await?;
+            self.send_all(removed.iter().map(gone).collect()).await?;
             let mut places = self.places();
             if let Some(keys) = places.get_mut(place)
                 && let Some(kept) = keys.get_mut(key)
@@ -246,6 +368,10 @@ impl SideStore for TopicStore {
             }
             Ok(())
         })
+    }
+
+    fn forget(&self, place: &Place) {
+        self.places().remove(place);
     }
 }
 
@@ -266,21 +392,22 @@ fn record(to: TopicPartition, key: String, payload: Option<Bytes>, headers: Head
     Record { to, key: Some(key.into()), payload, headers, timestamp_ms: None, id: None }
 }
 
-fn parked_record(to: TopicPartition, place: &Place, key: &Bytes, parked: &Parked) -> Record {
+fn parked_record(to: TopicPartition, place: &Place, key: &Bytes, parked: &Parked, reason_bytes: usize) -> Record {
     let delivery = &parked.delivery;
     let mut headers: Headers =
         delivery.headers.iter().filter(|header| !header.name.starts_with(PREFIX)).cloned().collect();
     headers.push(KEY, Some(key.clone()));
-    headers.push(ATTEMPTS, Some(parked.attempts.to_string().into()));
     if let Some(timestamp_ms) = delivery.timestamp_ms {
         headers.push(TIMESTAMP, Some(timestamp_ms.to_string().into()));
     }
     if delivery.payload.is_none() {
         headers.push(NO_CONTENT, Some(Bytes::new()));
     }
-    if let Some(failure) = &parked.failure {
-        headers.push(SOURCE, Some(Bytes::copy_from_slice(failure.source.as_bytes())));
-        headers.push(REASON, Some(Bytes::copy_from_slice(failure.reason.as_bytes())));
+    if reason_bytes > 0 {
+        headers.push(ATTEMPTS, Some(parked.attempts.to_string().into()));
+        for (name, text) in parked.failure.iter().flat_map(|each| [(SOURCE, &*each.source), (REASON, &*each.reason)]) {
+            headers.push(name, Some(Bytes::copy_from_slice(shortened(text, reason_bytes).as_bytes())));
+        }
     }
     let name = format!("{}{}", parked_prefix(place), position(delivery.offset));
     record(to, name, Some(delivery.payload.clone().unwrap_or_default()), headers)
