@@ -453,15 +453,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         }
         let capabilities = engine.capabilities();
         fit(&mut settings, &capabilities);
-        let reads = capabilities.reading && capabilities.lasting_offsets;
-        let store = self.store.or_else(|| {
-            let topic = format!("{}.parked", self.group);
-            reads.then(|| Arc::new(TopicStore::new(engine.clone(), topic)) as Arc<dyn SideStore>)
-        });
-        let offsets = if capabilities.lasting_offsets { Offsets::Lasting } else { Offsets::OfAssignment };
-        if offsets != Offsets::Lasting && store.as_ref().is_some_and(|store| store.needs_lasting_offsets()) {
-            return Err(ConsumerError::SideStoreOfOffsets { engine: engine.name() });
-        }
+        let (store, offsets) = side_store(self.store, &engine, &capabilities, &self.group)?;
         settings.side_store = store.is_some();
         if settings.parks() && store.is_none() {
             return Err(ConsumerError::NoSideStore);
@@ -526,6 +518,23 @@ fn fit(settings: &mut Settings, capabilities: &Capabilities) {
         baton_engine::Settling::Frontier => Settling::Frontier,
         baton_engine::Settling::Each => Settling::Each,
     };
+}
+
+/// The store that was asked for, else a topic where the engine has what that takes; and whether it can go by the engine's offsets.
+fn side_store(
+    chosen: Option<Arc<dyn SideStore>>,
+    engine: &Arc<dyn Engine>,
+    capabilities: &Capabilities,
+    group: &str,
+) -> Result<(Option<Arc<dyn SideStore>>, Offsets), ConsumerError> {
+    let reads = capabilities.reading && capabilities.lasting_offsets;
+    let in_topic = || Arc::new(TopicStore::new(engine.clone(), format!("{group}.parked"))) as Arc<dyn SideStore>;
+    let store = chosen.or_else(|| reads.then(in_topic));
+    let offsets = if capabilities.lasting_offsets { Offsets::Lasting } else { Offsets::OfAssignment };
+    if offsets != Offsets::Lasting && store.as_ref().is_some_and(|store| store.needs_lasting_offsets()) {
+        return Err(ConsumerError::SideStoreOfOffsets { engine: engine.name() });
+    }
+    Ok((store, offsets))
 }
 
 /// The engine waits for longer than we take.
