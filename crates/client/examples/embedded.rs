@@ -9,8 +9,9 @@ use baton::{Baton, Message, TopicSpec};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let data = std::env::temp_dir().join("baton-example");
-    let baton = Baton::connect(format!("embedded://{}?listen=127.0.0.1:9092", data.display())).await?;
+    let address =
+        std::env::args().nth(1).unwrap_or_else(|| "embedded:///tmp/baton-example?listen=127.0.0.1:9092".to_owned());
+    let baton = Baton::connect(address).await?;
     baton.create_topic(TopicSpec::new("orders", 6)).await?;
 
     let producer = baton.producer("orders-svc").await?;

@@ -69,6 +69,18 @@
 //! # }
 //! ```
 //!
+//! # Whole services
+//!
+//! Each fits on a page, and is run by the tests as a program: killed on the way, moved to another engine, and judged by what its database
+//! holds.
+//!
+//! | example | what it shows |
+//! |---|---|
+//! | `crates/client/examples/orders_to_beans_sqlite.rs` | 100 beans for each order, once: SQLite, and a broker inside of the service |
+//! | `crates/client/examples/orders_to_beans_postgres.rs` | the same on Postgres, 500 orders to a transaction, on any engine |
+//! | `crates/client/examples/embedded.rs` | a service with a broker in it that others can reach |
+//! | `crates/client/examples/move_to_kafka.rs` | the embedded broker today, Apache Kafka tomorrow: its address changes |
+//!
 //! # Which guard
 //!
 //! | effects go to | guard | promise |
@@ -77,6 +89,9 @@
 //! | a database, many messages | `Frontier`: a row for each sequence, in the effect's transaction | exactly once, for messages sent with Baton |
 //! | a database, writes that are conditional anyway | `Conditional` | what the conditions say |
 //! | elsewhere | `Claim`: a key in Redis | once, except for a crash between the effect and its mark |
+//!
+//! Stores are features of the crate: `sqlite`, `postgres`, `mysql` (MariaDB, too), `redis`; and `sqlx`, for marks in a transaction that the
+//! service has opened itself.
 //!
 //! # What is promised
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use baton_core::TopicPartition;
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Error, Params, Pool, params};
+use mysql_async::{Conn, Error, Params, Pool, Value, params};
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::kinds::{Mark, Pending, fences, inbox_states, one_group, sorted_ids};
@@ -22,6 +22,8 @@ mod sql;
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long a transaction may wait for its handler's next statement unless [`MysqlGuard::idle_wait`] says otherwise.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
+/// Marks that one statement of pruning names. From 1,000 on MariaDB makes a table of a list, and no longer goes by the key.
+const PRUNE_CHUNK: usize = 500;
 /// How long to wait after a deadlock: only until the other transaction has gone on.
 const DEADLOCK_WAIT: Duration = Duration::from_millis(10);
 
@@ -129,17 +131,19 @@ impl MysqlGuard {
     /// Refused if messages can come again for longer than that.
     pub async fn prune(&self, group: &Group, kept: Duration, redelivery: Redelivery) -> Result<Pruned, GuardError> {
         redelivery.check(kept)?;
-        let sql = match self.mark {
-            Mark::Inbox => sql::PRUNE_INBOX,
-            Mark::Frontier => sql::PRUNE_FRONTIER,
-            Mark::Nothing => return Ok(Pruned { rows: 0, more: false }),
-        };
         let doing = "pruning";
         let mut connection = self.connection(doing).await?;
-        let parameters = (group.as_str().as_bytes(), kept.saturating_add(PRUNE_MARGIN).as_secs(), PRUNE_ROWS);
-        connection.exec_drop(sql, parameters).await.map_err(|error| self.refused(doing, error))?;
-        let rows = connection.affected_rows();
-        Ok(Pruned { rows, more: rows == u64::from(PRUNE_ROWS) })
+        let (group, age) = (group.as_str().as_bytes(), kept.saturating_add(PRUNE_MARGIN).as_secs());
+        let pruned = match self.mark {
+            Mark::Inbox => prune_inbox(&mut connection, group, age).await,
+            Mark::Frontier => {
+                let pruned = connection.exec_drop(sql::PRUNE_FRONTIER, (group, age, PRUNE_ROWS)).await;
+                let rows = connection.affected_rows();
+                pruned.map(|()| Pruned { rows, more: rows == u64::from(PRUNE_ROWS) })
+            }
+            Mark::Nothing => Ok(Pruned { rows: 0, more: false }),
+        };
+        pruned.map_err(|error| self.refused(doing, error))
     }
 
     async fn connection(&self, doing: &'static str) -> Result<Conn, GuardError> {
@@ -450,6 +454,18 @@ async fn roll_back(mut connection: Conn) {
         // What it says does not matter: either side has closed it then.
         let _ = connection.disconnect().await;
     }
+}
+
+async fn prune_inbox(connection: &mut Conn, group: &[u8], age: u64) -> Result<Pruned, Error> {
+    let old: Vec<Vec<u8>> = connection.exec(sql::FIND_OLD_MARKS, (group, age, PRUNE_ROWS)).await?;
+    let mut rows = 0;
+    for ids in old.chunks(PRUNE_CHUNK) {
+        let keys = ids.iter().map(|id| Value::from(id.as_slice()));
+        let parameters = std::iter::once(Value::from(group)).chain(keys).chain([Value::from(age)]).collect();
+        connection.exec_drop(sql::prune_marks(ids.len()), Params::Positional(parameters)).await?;
+        rows += connection.affected_rows();
+    }
+    Ok(Pruned { rows, more: old.len() as u64 == u64::from(PRUNE_ROWS) })
 }
 
 /// The row of a sequence.

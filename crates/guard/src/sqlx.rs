@@ -23,6 +23,28 @@ pub async fn prepare_inbox(connection: &mut PgConnection) -> Result<(), GuardErr
 /// it rolls back, nothing was marked. It waits as long as the transaction's `lock_timeout` says for who is marking the same
 /// message; without one, without end.
 ///
+/// ```no_run
+/// # mod sqlx { pub use sqlx_core::query::query; pub use sqlx_postgres::PgPool; }
+/// use baton_guard::{Identity, State, mark_inbox};
+///
+/// async fn give_beans(pool: &sqlx::PgPool, order: &Identity) -> Result<(), Box<dyn std::error::Error>> {
+///     let mut transaction = pool.begin().await?;
+///     match mark_inbox(&mut transaction, std::slice::from_ref(order)).await?[..] {
+///         [State::Fresh] => {
+///             let beans = sqlx::query("INSERT INTO beans (order_id, amount) VALUES ($1, 100)");
+///             beans.bind(order.id.as_str()).execute(&mut *transaction).await?;
+///             transaction.commit().await?;
+///             Ok(()) // acknowledge it now
+///         }
+///         [State::Fenced] => Err("the partition has a new owner: acknowledge nothing".into()),
+///         _ => Ok(()), // it was done before: acknowledge it
+///     }
+/// }
+/// ```
+///
+/// Hand on each error of a statement, as `?` does here: Postgres has failed the whole transaction then, and a `commit` of a failed
+/// transaction succeeds, as a roll back.
+///
 /// Failure window: none between effect and mark as long as both are in this one transaction, which is up to the caller. See
 /// [`crate::Inbox`] for the rest.
 pub async fn mark_inbox(connection: &mut PgConnection, identities: &[Identity]) -> Result<Vec<State>, GuardError> {

@@ -146,6 +146,20 @@ async fn what_nobody_can_read_becomes_a_dead_letter_as_it_came() {
     assert_eq!(header(&letters[0], DEAD_CLASS).as_deref(), Some("undecodable"));
 }
 
+/// Content that was not there made the publisher of dead letters of others fail, without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_key_and_content_becomes_a_dead_letter_without_either() {
+    let world = World::new(1).await;
+    world.send_bare(0, "m0").await;
+    let consumer = world.consumer().dead_letter(DeadLetter::topic(DEAD)).guard(world.inbox());
+    let consumer = consumer.start(|_: Received, _| async { Err(HandlerError::permanent("test", "no")) }).await.unwrap();
+    eventually("the message to be settled", || world.log.settled(0) == 1).await;
+    consumer.stop(WAIT).await.unwrap();
+    let letters = world.read(DEAD).await;
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!((&letter.key, &letter.payload, header(letter, DEAD_ID).as_deref()), (&None, &None, Some("m0")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_panics_is_tried_again_and_takes_nothing_with_it() {
     let world = World::new(1).await;

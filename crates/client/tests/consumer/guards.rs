@@ -15,18 +15,31 @@ use crate::world::{PATIENCE, TOPIC, World, eventually, text, write};
 
 const WAIT: Duration = Duration::from_secs(10);
 
-/// A guard whose answer to a commit is lost: every second time the commit was done.
-struct LostAnswers {
+/// What a guard says of commits.
+#[derive(Clone, Copy)]
+enum Says {
+    /// Nothing: the answer is lost. Every second time the commit was done.
+    Nothing,
+    /// They are done, but too late to keep others out.
+    LeaseLost,
+}
+
+/// A guard on which things go wrong.
+struct Unlucky {
     inner: SqliteGuard,
+    says: Says,
     commits: Arc<AtomicUsize>,
+    /// So many times somebody else is at it.
+    busy: AtomicUsize,
 }
 
-struct LostAnswer {
+struct UnluckyOpen {
     inner: OpenSqlite,
+    says: Says,
     commits: Arc<AtomicUsize>,
 }
 
-impl Open for LostAnswer {
+impl Open for UnluckyOpen {
     type Effect = SqliteEffect;
 
     fn effect(&self) -> SqliteEffect {
@@ -34,6 +47,10 @@ impl Open for LostAnswer {
     }
 
     async fn commit(self) -> Result<(), CommitError> {
+        if let Says::LeaseLost = self.says {
+            self.inner.commit().await?;
+            return Err(CommitError::LeaseLost);
+        }
         if self.commits.fetch_add(1, SeqCst).is_multiple_of(2) {
             self.inner.commit().await?;
         } else {
@@ -47,31 +64,34 @@ impl Open for LostAnswer {
     }
 }
 
-impl Guard for LostAnswers {
-    type Open = LostAnswer;
+impl Guard for Unlucky {
+    type Open = UnluckyOpen;
 
     fn name(&self) -> &'static str {
-        "lost answers"
+        "unlucky"
     }
 
     fn strength(&self) -> Strength {
         Strength::Atomic
     }
 
-    async fn begin(&self, identity: &Identity) -> Result<Admission<LostAnswer>, GuardError> {
-        let commits = self.commits.clone();
+    async fn begin(&self, identity: &Identity) -> Result<Admission<UnluckyOpen>, GuardError> {
+        if self.busy.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Ok(Admission::InProgress(Duration::from_millis(10)));
+        }
+        let (says, commits) = (self.says, self.commits.clone());
         Ok(match self.inner.begin(identity).await? {
-            Admission::Fresh(inner) => Admission::Fresh(LostAnswer { inner, commits }),
+            Admission::Fresh(inner) => Admission::Fresh(UnluckyOpen { inner, says, commits }),
             Admission::AlreadyDone => Admission::AlreadyDone,
             Admission::InProgress(after) => Admission::InProgress(after),
             Admission::Fenced => Admission::Fenced,
         })
     }
 
-    async fn begin_batch(&self, identities: &[Identity]) -> Result<Batch<LostAnswer>, GuardError> {
+    async fn begin_batch(&self, identities: &[Identity]) -> Result<Batch<UnluckyOpen>, GuardError> {
         let Batch { states, open } = self.inner.begin_batch(identities).await?;
-        let commits = self.commits.clone();
-        Ok(Batch { states, open: open.map(|inner| LostAnswer { inner, commits }) })
+        let (says, commits) = (self.says, self.commits.clone());
+        Ok(Batch { states, open: open.map(|inner| UnluckyOpen { inner, says, commits }) })
     }
 
     async fn take_over(&self, group: &Group, partition: &TopicPartition) -> Result<Fence, GuardError> {
@@ -83,16 +103,45 @@ impl Guard for LostAnswers {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_of_unknown_fate_is_looked_up_before_anything_counts() {
-    let world = World::new(1).await;
-    world.send_many(0, 0, 10, 10).await;
-    let guard = LostAnswers { inner: world.inbox(), commits: Arc::default() };
+async fn start_unlucky(world: &World, says: Says, busy: usize) -> baton::Consumer {
+    let guard = Unlucky { inner: world.inbox(), says, commits: Arc::default(), busy: AtomicUsize::new(busy) };
     let consumer = world.consumer().guard(guard).start(|message: Received, effect| async move {
         write(&effect, &text(&message.body), "", "").await?;
         Ok(())
     });
-    let consumer = consumer.await.unwrap();
+    consumer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guard_turns_away_and_what_it_marks_too_late_is_counted() {
+    let world = World::new(1).await;
+    world.send_many(0, 0, 10, 1).await;
+    let consumer = start_unlucky(&world, Says::LeaseLost, 3).await;
+    world.until_effects(10).await;
+    eventually("all to be done", || consumer.metrics().counters.done == 10).await;
+    let metrics = consumer.stop(WAIT).await.unwrap();
+    // An effect that is there is not repeated because its mark came late.
+    assert_eq!((metrics.in_progress, metrics.leases_lost, metrics.already_done), (3, 10, 0));
+}
+
+/// Whoever watches a consumer or a producer finds each of its figures explained.
+#[test]
+fn every_figure_is_explained() {
+    let explained = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/METRICS.md")).unwrap();
+    let consumer = format!("{:#?}", baton::consumer::ConsumerMetrics::default());
+    let producer = format!("{:#?}", baton::ProducerCounters::default());
+    let figures = consumer.lines().chain(producer.lines()).filter_map(|line| line.trim().split_once(": "));
+    let names: Vec<&str> = figures.filter(|(_, value)| !value.ends_with('{')).map(|(name, _)| name).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !explained.contains(&format!("| `{name}` |"))).collect();
+    assert!(missing.is_empty(), "docs/METRICS.md does not explain {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_unknown_fate_is_looked_up_before_anything_counts() {
+    let world = World::new(1).await;
+    world.send_many(0, 0, 10, 10).await;
+    let consumer = start_unlucky(&world, Says::Nothing, 0).await;
     world.until_effects(10).await;
     eventually("all to be done", || consumer.metrics().counters.done == 10).await;
     let metrics = consumer.stop(WAIT).await.unwrap();

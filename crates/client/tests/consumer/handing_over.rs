@@ -58,6 +58,32 @@ async fn a_rebalance_hands_over_without_a_double_effect_and_in_order() {
     third.stop(WAIT).await.unwrap();
 }
 
+/// Retention was shorter than the lag: what is gone is said, and not passed over while positions move on.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_gone_are_named_and_what_is_left_is_handled() {
+    let world = World::new(1).await;
+    world.send_many(0, 0, 2, 2).await;
+    let first = start(&world, "first", Duration::ZERO).await;
+    world.until_effects(2).await;
+    first.stop(WAIT).await.unwrap();
+    world.send_many(0, 2, 8, 2).await;
+    world.remove(0, 6).await;
+    let second = start(&world, "second", Duration::ZERO).await;
+    let mut notices = second.notices();
+    let gap = async {
+        loop {
+            if let Notice::Gap { partition, expected, next } = notices.next().await.unwrap() {
+                return (partition, expected, next);
+            }
+        }
+    };
+    let gap = tokio::time::timeout(PATIENCE, gap).await.unwrap();
+    assert_eq!(gap, (TopicPartition::new(TOPIC, 0), 2, 6));
+    world.until_effects(6).await;
+    second.stop(WAIT).await.unwrap();
+    assert_eq!(world.log.settled(0), 10);
+}
+
 /// Without a guard: SQLite has one writer at a time, and handlers that never end would keep everybody else from it.
 async fn start_unguarded(world: &World, takes: Duration) -> (Consumer, Arc<Mutex<Vec<String>>>) {
     let handled = Arc::new(Mutex::new(Vec::new()));

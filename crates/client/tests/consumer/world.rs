@@ -11,6 +11,9 @@ use baton_engine::embedded::{EmbeddedEngine, EmbeddedOptions};
 use baton_engine::{Engine, EngineProducer, ProducerOptions, Record, TopicSpec};
 use baton_guard::{EffectError, Inbox, Sqlite, SqliteEffect, SqliteGuard};
 use bytes::Bytes;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::watched::{Log, Watched};
 
@@ -97,6 +100,24 @@ impl World {
         for stored in sent {
             stored.await.unwrap();
         }
+    }
+
+    /// Sends a message of this id that has neither key nor content.
+    pub async fn send_bare(&self, partition: u32, id: &str) {
+        let mut headers = Headers::default();
+        headers.push(ID, Some(Bytes::copy_from_slice(id.as_bytes())));
+        let to = TopicPartition::new(TOPIC, partition);
+        let record = Record { to, key: None, payload: None, headers, timestamp_ms: None, id: None };
+        self.producer.send(record).expect("there is room").await.unwrap();
+    }
+
+    /// Takes away the messages of a partition before an offset, as retention does.
+    pub async fn remove(&self, partition: u32, before: i64) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(TOPIC, partition as i32, Offset::Offset(before)).unwrap();
+        admin.delete_records(&offsets, &AdminOptions::new()).await.unwrap();
     }
 
     /// Sends `count` messages `m<number>` with `keys` keys in turn.

@@ -86,8 +86,19 @@ pub(super) const MOVE_FRONTIER: &str = "UPDATE baton_frontier SET version = :ver
 changed_at = CURRENT_TIMESTAMP WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition \
 AND instance = :instance AND epoch = :epoch";
 
-pub(super) const PRUNE_INBOX: &str =
-    "DELETE FROM baton_inbox WHERE consumer_group = ? AND done_at < NOW() - INTERVAL ? SECOND LIMIT ?";
+/// Without locks. A `DELETE` of a range of times would lock, and wait for, the row behind the range, which somebody may be making.
+pub(super) const FIND_OLD_MARKS: &str = "SELECT message_id FROM baton_inbox \
+WHERE consumer_group = ? AND done_at < NOW() - INTERVAL ? SECOND LIMIT ?";
+
+/// Deletes so many marks by their keys: nothing between them is locked. The age is looked at again, since a mark may have been pruned
+/// by another and made anew meanwhile.
+pub(super) fn prune_marks(count: usize) -> String {
+    let keys = vec!["?"; count].join(", ");
+    format!(
+        "DELETE mark FROM baton_inbox AS mark FORCE INDEX (PRIMARY) WHERE mark.consumer_group = ? \
+         AND mark.message_id IN ({keys}) AND mark.done_at < NOW() - INTERVAL ? SECOND"
+    )
+}
 
 pub(super) const PRUNE_FRONTIER: &str =
     "DELETE FROM baton_frontier WHERE consumer_group = ? AND changed_at < NOW() - INTERVAL ? SECOND LIMIT ?";

@@ -170,6 +170,31 @@ async fn guards_on_mariadb_pass_the_suite() {
     crate::judge("mariadb", &reports);
 }
 
+/// Marks that are being made hold pruning up as little as it holds them up.
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_holds_up_no_writer_and_is_done_in_portions() {
+    let mut subject = OnMysql::new(&Arc::new(Server::start("mariadb")), Inbox::mysql).await;
+    // Longer than the server lets pruning wait for a lock: who is marking outlasts it.
+    subject.guard = subject.guard.idle_wait(Duration::from_secs(600));
+    let old = "INSERT INTO baton_inbox SELECT 'beans', CONCAT('old-', seq), NOW() - INTERVAL 9 DAY FROM seq_1_to_12000";
+    subject.ask::<u8>(old, Params::Empty).await;
+    let (group, day) = (Group::new("beans").unwrap(), Duration::from_secs(86_400));
+    let message = |id: &str| Identity::new(group.clone(), id.try_into().unwrap());
+    let asked = subject.guard.begin_batch(&[message("new-1"), message("new-2")]).await.unwrap();
+    let mut rows = Vec::new();
+    loop {
+        let pruned = subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await.unwrap();
+        rows.push(pruned.rows);
+        if !pruned.more {
+            break;
+        }
+    }
+    assert_eq!(rows, [5_000, 5_000, 2_000]);
+    asked.open.unwrap().commit().await.unwrap();
+    let asked = subject.guard.begin_batch(&[message("new-1"), message("old-1")]).await.unwrap();
+    assert_eq!(asked.states, [State::AlreadyDone, State::Fresh]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_that_the_guide_names_are_enough_and_do_not_unmark() {
     let subject = OnMysql::new(&Arc::new(Server::start("mariadb")), Inbox::mysql).await;
@@ -201,6 +226,8 @@ async fn the_rights_that_the_guide_names_are_enough_and_do_not_unmark() {
         }
         assert!(consumer.weaknesses().await.unwrap().is_empty());
         let day = Duration::from_secs(86_400);
+        // Without anything that is old, nothing would be tried.
+        subject.age(&group, 3 * day).await;
         let refused = consumer.prune(&group, day, Redelivery::from_topic(day)).await.unwrap_err();
         assert!(matches!(refused, GuardError::Refused { .. }), "a consumer may delete marks: {refused}");
         janitor.prune(&group, day, Redelivery::from_topic(day)).await.unwrap();
