@@ -19,6 +19,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How long the engine may take to say where a partition ends, and to deliver something of what is there.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const DELIVERY_WAIT: Duration = Duration::from_secs(60);
+/// How soon a partition without a leader is asked again.
+const LEADER_WAIT: Duration = Duration::from_millis(100);
 
 type Outcome = Result<Vec<Delivery>, EngineError>;
 
@@ -49,6 +51,25 @@ pub(super) fn first_message(
     Ok(reading.next(position)?.first().map(|delivery| delivery.offset))
 }
 
+/// Where a partition begins and ends. One that is new, or whose leader moves, has no leader for a moment.
+fn watermarks(consumer: &BaseConsumer, partition: &TopicPartition, number: i32) -> Result<(i64, i64), EngineError> {
+    let deadline = Instant::now() + ANSWER_WAIT;
+    loop {
+        let error = match consumer.fetch_watermarks(&partition.topic, number, ANSWER_WAIT) {
+            Ok(both) => return Ok(both),
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error.rdkafka_error_code(),
+            Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::FencedLeaderEpoch)
+        );
+        if !passes || Instant::now() + LEADER_WAIT >= deadline {
+            return Err(failure::engine_error(&format!("reading {partition}"), &error));
+        }
+        std::thread::sleep(LEADER_WAIT);
+    }
+}
+
 impl KafkaReader {
     pub(super) fn start(consumer: BaseConsumer, partition: &TopicPartition, offset: i64) -> Result<Self, EngineError> {
         Self::start_with(consumer, partition, offset, DELIVERY_WAIT)
@@ -62,9 +83,7 @@ impl KafkaReader {
     ) -> Result<Self, EngineError> {
         let caller = |text: String| EngineError::Caller(format!("reading {partition}: {text}"));
         let number = i32::try_from(partition.partition).map_err(|_| caller("there is no such partition".to_owned()))?;
-        let (low, high) = consumer
-            .fetch_watermarks(&partition.topic, number, ANSWER_WAIT)
-            .map_err(|error| failure::engine_error(&format!("reading {partition}"), &error))?;
+        let (low, high) = watermarks(&consumer, partition, number)?;
         let offset = if offset == OLDEST { low } else { offset };
         if offset < low || offset > high {
             return Err(caller(format!("offset {offset} is not there; it holds {low} to {high}")));
@@ -98,8 +117,7 @@ impl EngineReader for KafkaReader {
 impl Reading {
     fn next(&self, position: i64) -> Outcome {
         let wrong = |error: &KafkaError| failure::engine_error(&format!("reading {}", self.partition), error);
-        let asked = self.consumer.fetch_watermarks(&self.partition.topic, self.number, ANSWER_WAIT);
-        let (_, end) = asked.map_err(|error| wrong(&error))?;
+        let (_, end) = watermarks(&self.consumer, &self.partition, self.number)?;
         let (mut batch, mut bytes, mut copies) = (Vec::new(), 0, Copies::default());
         let deadline = Instant::now() + self.delivery_wait;
         let (mut at, mut asked_again) = (position, false);
