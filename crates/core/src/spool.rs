@@ -294,6 +294,13 @@ impl Spooling {
         moved.collect()
     }
 
+    /// A mark could not be set down: it is given once more.
+    pub fn unmarked(&mut self, partition: &TopicPartition) {
+        if let Some(lane) = self.lanes.get_mut(partition) {
+            (lane.moved, self.moved) = (true, true);
+        }
+    }
+
     /// The engine's client has given a message up that it had when it went to the spool.
     pub fn released(&mut self, partition: &TopicPartition, at: u64) {
         if let Some(lane) = self.lanes.get_mut(partition) {

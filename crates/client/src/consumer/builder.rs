@@ -474,6 +474,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
             group,
             identifies: L::IDENTIFIES,
             at_most_once: L::SETTLES_FIRST,
+            lasting_offsets: capabilities.lasting_offsets,
             parks: store.is_some(),
             interceptors: interceptors.clone(),
         };

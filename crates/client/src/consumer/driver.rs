@@ -570,6 +570,8 @@ impl Driver {
 
     async fn close(mut self) -> Result<(), ConsumerError> {
         drop(self.calls);
+        // What came of calls and was not heard holds what stops those that wait.
+        drop(self.parts.inputs);
         self.side_jobs.abort_all();
         drop(self.parts.link.asks);
         // Its events may be waiting to be heard: nobody will.

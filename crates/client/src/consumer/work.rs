@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::consumer::{Failure, Filter, Handed, Messages, Outcome, Outcomes};
-use baton_core::identity::Named;
+use baton_core::identity::{Named, Origin};
 use baton_core::stamp::Stamp;
 use baton_core::{Delivery, TopicPartition};
 use baton_guard::{
@@ -103,6 +103,8 @@ pub(super) struct Worker<G, T, H> {
     pub filters: Vec<Filter>,
     /// Once it has begun, a message is never tried again.
     pub at_most_once: bool,
+    /// Whether the engine gives a message the same offset for ever.
+    pub lasting_offsets: bool,
     /// Whether there is a store for parked keys.
     pub parks: bool,
     pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
@@ -237,6 +239,11 @@ where
     fn identity(&self, delivery: &Delivery, fences: &Fences) -> Result<Identity, Failure> {
         let bad = |error: &dyn std::error::Error| Failure::new("identity", error.to_string());
         let identified = handler::identity(delivery, self.named.as_ref()).map_err(|error| bad(&error))?;
+        if identified.origin == Origin::Position && !self.lasting_offsets {
+            let text =
+                "it has no id, and this engine's positions begin anew: name a header or field of it (identified_by)";
+            return Err(Failure::new("identity", text));
+        }
         let mut identity = Identity::new(self.group.clone(), identified.id);
         if self.guard.needs_place()
             && let Some(stamp) = Stamp::of(&delivery.headers).map_err(|error| bad(&error))?

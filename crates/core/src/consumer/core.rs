@@ -312,7 +312,9 @@ impl Core {
         let lane_id = match known {
             Some(lane_id) => lane_id,
             None => {
-                let lane_id = self.lanes.insert(Lane::new(tenure_id, key.cloned(), hash, false));
+                // Its own memory: a key that is parked stays for long, and would keep all that came with it.
+                let own = key.map(|key| Bytes::copy_from_slice(key));
+                let lane_id = self.lanes.insert(Lane::new(tenure_id, own, hash, false));
                 match (self.settings.order, key) {
                     (Order::PerKey, Some(_)) => tenure.keys.insert(hash, lane_id),
                     (Order::PerKey | Order::None, _) => {}
@@ -467,7 +469,7 @@ impl Core {
 
     /// Whether what is not handled is given back one by one. Whoever stops does not: what he has not settled comes again when he has left,
     /// all of it and in its order. Given back before, it would come to him again, behind what he still holds.
-    fn gives_back(&self) -> bool {
+    pub(super) fn gives_back(&self) -> bool {
         self.settings.settling == Settling::Each && !self.draining
     }
 

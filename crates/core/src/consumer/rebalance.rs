@@ -131,6 +131,7 @@ impl Core {
     }
 
     fn begin_drain(&mut self, tenure_id: TenureId, until_ms: u64, release: bool, now_ms: u64) {
+        let gives_back = self.gives_back();
         let Some(tenure) = self.tenures.get_mut(&tenure_id) else {
             return;
         };
@@ -143,7 +144,7 @@ impl Core {
         for later in std::mem::take(&mut tenure.later) {
             tenure.held_messages -= 1;
             tenure.held_bytes -= later.bytes;
-            if self.settings.settling == Settling::Each {
+            if gives_back {
                 tenure.settle.give_back.push(later.delivery.offset);
             }
         }

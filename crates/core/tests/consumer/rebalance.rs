@@ -169,6 +169,23 @@ fn whoever_stops_gives_nothing_back_one_by_one_where_each_is_settled() {
 }
 
 #[test]
+fn whoever_stops_gives_nothing_back_of_what_it_has_not_looked_at_where_each_is_settled() {
+    let concurrency = Concurrency::Fixed(1);
+    let mut driver = Driver::assigned(Settings { settling: Settling::Each, concurrency, ..settings() });
+    let keys: Vec<String> = (0..200).map(|key| key.to_string()).collect();
+    let messages: Vec<(i64, &str)> = keys.iter().enumerate().map(|(at, key)| (at as i64, key.as_str())).collect();
+    driver.deliver(&messages);
+    driver.core.drain(driver.now_ms + 100, driver.now_ms);
+    driver.take();
+    let mut settled = Vec::new();
+    driver.done(0);
+    settle_all(&mut driver, &mut settled);
+    driver.pass(100);
+    settle_all(&mut driver, &mut settled);
+    assert_eq!(settled, [Settlement::Done { partition: partition(0), offset: 0 }]);
+}
+
+#[test]
 fn draining_settles_the_last_frontier_before_it_says_that_all_is_done() {
     let mut driver = Driver::assigned(settings());
     driver.deliver(&[(0, "a"), (1, "b")]);

@@ -116,6 +116,21 @@ fn a_full_spool_takes_nothing_and_room_comes_back_with_what_is_done() {
 }
 
 #[test]
+fn a_mark_that_could_not_be_set_down_is_given_again() {
+    let mut spooling = away();
+    keep(&mut spooling, 0, 0);
+    spooling.heard(2_000, false);
+    assert!(spooling.wanted().is_some() && spooling.loaded(&orders(0), 0, BYTES, 0));
+    spooling.read(&orders(0));
+    assert!(spooling.done(&orders(0), 0));
+    assert_eq!(spooling.marks(), [(orders(0), 1)]);
+    assert!(!spooling.has_marks() && spooling.marks().is_empty());
+    spooling.unmarked(&orders(0));
+    assert!(spooling.has_marks());
+    assert_eq!(spooling.marks(), [(orders(0), 1)]);
+}
+
+#[test]
 fn lag_is_said_in_messages_bytes_and_age() {
     let mut spooling = away();
     assert_eq!(spooling.lag(5_000), Default::default());

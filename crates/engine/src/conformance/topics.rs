@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use baton_core::{Delivery, TopicPartition};
 
-use super::bench::{Bench, CaseResult, Failure, ensure, ensure_same, is_refused, numbered, numbers, record, text};
+use super::bench::{
+    Bench, CaseResult, Failure, ensure, ensure_same, is_refused, numbered, numbers, record, send, text,
+};
 use super::{Case, case};
 use crate::{EngineReader, Fate, OLDEST, TopicSpec};
 
@@ -14,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_topic_with_another_number_of_partitions_is_refused, []),
         case!(an_unknown_topic_is_the_callers_error, []),
         case!(a_send_without_any_group_is_refused_as_not_stored, [NoHistory]),
+        case!(what_nobody_takes_is_told_from_what_is_sent_beside_it, [NoHistory]),
         case!(a_reader_gives_all_from_an_offset_and_ends, [Reading]),
         case!(a_reader_refuses_what_is_not_there, [Reading]),
         case!(a_reader_finds_the_oldest_that_is_kept, [Reading, Removal]),
@@ -66,6 +69,28 @@ async fn a_send_without_any_group_is_refused_as_not_stored(bench: &Bench<'_>) ->
     };
     let sent = sent.await;
     ensure(matches!(&sent, Err(error) if error.fate == Fate::NotStored), format_args!("send: {sent:?}"))
+}
+
+async fn what_nobody_takes_is_told_from_what_is_sent_beside_it(bench: &Bench<'_>) -> CaseResult {
+    let (taken, alone) = (bench.topic(1, &["group"]).await?, bench.topic(1, &[]).await?);
+    let producer = bench.producer().await?;
+    let mut waiting = Vec::new();
+    for number in 0..500 {
+        waiting.push((true, send(&*producer, record(&taken, 0, number.to_string())).await?));
+        waiting.push((false, send(&*producer, record(&alone, 0, number.to_string())).await?));
+    }
+    for (number, (is_taken, sent)) in waiting.into_iter().enumerate() {
+        let sent = sent.await;
+        let right = match &sent {
+            Ok(_) => is_taken,
+            Err(error) => !is_taken && error.fate == Fate::NotStored,
+        };
+        ensure(right, format_args!("send {number}: {sent:?}"))?;
+    }
+    let mut member = bench.consumer("group", &taken).await?;
+    let came = member.take(500).await?;
+    ensure_same(&came.iter().map(text).collect::<Vec<_>>(), &numbers(0..500), "what came")?;
+    member.close().await
 }
 
 async fn a_reader_gives_all_from_an_offset_and_ends(bench: &Bench<'_>) -> CaseResult {

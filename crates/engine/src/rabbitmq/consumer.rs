@@ -1,6 +1,7 @@
 //! A member of a group on RabbitMQ: the side of who calls. The other side is its task ([`super::subscription`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +41,18 @@ struct Open {
     channel: Channel,
     /// Tags by the offsets that we gave.
     tags: BTreeMap<i64, u64>,
+    /// The first offset that was given for what came over it.
+    first: i64,
     give_up: Arc<Notify>,
+    /// Something that was said over it may not have arrived: it is about to end.
+    broken: Arc<AtomicBool>,
+}
+
+impl Open {
+    /// Whether it was said already what is to become of this delivery. The offset that comes next is `next`.
+    fn said(&self, offset: i64, next: i64) -> bool {
+        (self.first..next).contains(&offset) && !self.tags.contains_key(&offset) && !self.broken.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Default)]
@@ -64,8 +76,10 @@ impl Inbox {
     /// A partition is consumed; notified is who should give its channel up.
     pub(super) fn opened(&mut self, partition: &TopicPartition, channel: Channel) -> Arc<Notify> {
         let give_up = Arc::new(Notify::new());
+        let first = self.offsets.get(partition).copied().unwrap_or(0);
         if let Some(session) = &mut self.session {
-            let open = Open { channel, tags: BTreeMap::new(), give_up: give_up.clone() };
+            let broken = Arc::default();
+            let open = Open { channel, tags: BTreeMap::new(), first, give_up: give_up.clone(), broken };
             session.open.insert(partition.clone(), open);
         }
         give_up
@@ -340,6 +354,7 @@ struct Said {
     partition: TopicPartition,
     channel: Channel,
     give_up: Arc<Notify>,
+    broken: Arc<AtomicBool>,
     actions: Vec<Action>,
 }
 
@@ -356,7 +371,12 @@ impl RabbitConsumer {
                     continue;
                 }
             };
+            let next = inbox.offsets.get(partition).copied().unwrap_or(0);
             let open = inbox.open(partition);
+            // Of a call that failed for another partition's sake, all is settled once more.
+            if open.as_ref().is_some_and(|open| open.said(offset, next)) {
+                continue;
+            }
             let Some((open, tag)) = open.and_then(|open| open.tags.remove(&offset).map(|tag| (open, tag))) else {
                 refused = Some(not_ours(partition));
                 continue;
@@ -365,6 +385,7 @@ impl RabbitConsumer {
                 partition: partition.clone(),
                 channel: open.channel.clone(),
                 give_up: open.give_up.clone(),
+                broken: open.broken.clone(),
                 actions: Vec::new(),
             });
             of_partition.actions.push(Action { tag, done });
@@ -391,6 +412,7 @@ impl Said {
         let doing = format!("settling messages of {}", self.partition);
         link::answered(&doing, saying).await.map_err(|error| {
             // What was said is void or not, and nobody can tell: the channel ends, and what is void comes again.
+            self.broken.store(true, Ordering::Release);
             self.give_up.notify_one();
             EngineError::Unavailable(format!("{error}; what did not arrive is delivered again"))
         })

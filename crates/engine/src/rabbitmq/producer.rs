@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use baton_core::TopicPartition;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection, ExchangeKind};
@@ -37,7 +38,8 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
 /// A confirm that is waited for, of the record of this number.
-type Confirm = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
+type Confirm = Pin<Box<dyn Future<Output = Confirmed> + Send>>;
+type Confirmed = (u64, lapin::Result<Confirmation>);
 
 /// A record that is not confirmed yet.
 struct Item {
@@ -127,29 +129,67 @@ fn never(cause: String) -> SendError {
     SendError { fate: Fate::NotStored, retry: Retry::Never, cause }
 }
 
-/// What a confirm means.
-fn outcome(confirmation: Confirmation) -> SendOutcome {
-    match confirmation {
-        Confirmation::Ack(None) => Ok(Stored { offset: None, durability: DURABILITY }),
-        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => Err(SendError {
-            fate: Fate::NotStored,
-            retry: Retry::Later,
-            cause: format!(
-                "RabbitMQ: {} {}; no group has subscribed to this partition: start its consumer once before sending",
-                returned.reply_code, returned.reply_text
-            ),
-        }),
+/// What a confirm means for a record that did not come back.
+fn outcome(confirmation: &Confirmation) -> SendOutcome {
+    let cause = match confirmation {
+        Confirmation::Ack(_) => return Ok(Stored { offset: None, durability: DURABILITY }),
         // One of several queues may have it.
-        Confirmation::Nack(None) => Err(SendError {
-            fate: Fate::Unknown,
-            retry: Retry::Later,
-            cause: "RabbitMQ refused to vouch for it; it may be stored, send it again under the same stamp".to_owned(),
-        }),
-        Confirmation::NotRequested => Err(SendError {
-            fate: Fate::Unknown,
-            retry: Retry::Later,
-            cause: "this is a bug in Baton: a channel without confirms".to_owned(),
-        }),
+        Confirmation::Nack(_) => {
+            "RabbitMQ refused to vouch for it; it may be stored, send it again under the same stamp"
+        }
+        Confirmation::NotRequested => "this is a bug in Baton: a channel without confirms",
+    };
+    Err(SendError { fate: Fate::Unknown, retry: Retry::Later, cause: cause.to_owned() })
+}
+
+fn came_back(returned: &BasicReturnMessage) -> SendError {
+    SendError {
+        fate: Fate::NotStored,
+        retry: Retry::Later,
+        cause: format!(
+            "RabbitMQ: {} {}; no group has subscribed to this partition: start its consumer once before sending",
+            returned.reply_code, returned.reply_text
+        ),
+    }
+}
+
+/// What was published over a channel.
+#[derive(Default)]
+struct UnderWay {
+    confirms: FuturesUnordered<Confirm>,
+    /// When each that is not confirmed yet was published.
+    published: BTreeMap<u64, Instant>,
+    last_confirmed: HashMap<TopicPartition, u64>,
+    /// What came back and is not confirmed yet.
+    returned: HashMap<u64, SendError>,
+}
+
+impl UnderWay {
+    /// All confirms that are there, behind this first one. The client library hangs a message that came back to whichever confirm ends
+    /// next, which may be another message's: so all are looked at before one of them counts, and messages are told apart by the
+    /// number that they carry.
+    fn all_with(&mut self, first: Confirmed) -> Vec<Confirmed> {
+        let mut all = vec![first];
+        while let Some(Some(next)) = self.confirms.next().now_or_never() {
+            all.push(next);
+        }
+        for (number, confirmed) in &all {
+            let Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = confirmed else {
+                continue;
+            };
+            let carried = returned.delivery.properties.correlation_id().as_ref();
+            let whose = carried.and_then(|carried| carried.as_str().parse().ok()).unwrap_or(*number);
+            match self.published.contains_key(&whose) {
+                true => _ = self.returned.insert(whose, came_back(returned)),
+                false => tracing::error!(number = whose, "RabbitMQ gave a message back behind its confirm"),
+            }
+        }
+        for (number, _) in &all {
+            self.published.remove(number);
+        }
+        // Who is refused has to know what of its partition is stored already.
+        all.sort_by_key(|(number, confirmed)| (!matches!(confirmed, Ok(Confirmation::Ack(_))), *number));
+        all
     }
 }
 
@@ -322,7 +362,6 @@ impl Publisher {
     }
 
     async fn session(&self, connection: &Connection) -> End {
-        let cut = |error: lapin::Error| End::Cut(link::engine_error("publishing", &error));
         let opening = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -333,17 +372,14 @@ impl Publisher {
             Err(error) => return End::Cut(error),
         };
         self.shared.start_over();
-        let mut confirms: FuturesUnordered<Confirm> = FuturesUnordered::new();
-        let (mut known, mut last_confirmed) = (HashSet::new(), HashMap::new());
-        // When each that is not confirmed yet was published.
-        let mut published: BTreeMap<u64, Instant> = BTreeMap::new();
+        let (mut known, mut under_way) = (HashSet::new(), UnderWay::default());
         loop {
             let next_deadline = self.shared.expire(Instant::now());
-            while confirms.len() < UNCONFIRMED_MAX {
+            while under_way.confirms.len() < UNCONFIRMED_MAX {
                 match self.publish_next(connection, &channel, &mut known).await {
                     Ok(Some((number, confirm))) => {
-                        published.insert(number, Instant::now());
-                        confirms.push(confirm);
+                        under_way.published.insert(number, Instant::now());
+                        under_way.confirms.push(confirm);
                     }
                     Ok(None) => break,
                     Err(error) => return End::Cut(error),
@@ -352,29 +388,44 @@ impl Publisher {
             if self.shared.queue().ended {
                 return End::Over;
             }
+            let overdue = under_way.published.values().next().map(|at| *at + CONFIRM_WAIT);
             tokio::select! {
-                Some((number, confirmed)) = confirms.next(), if !confirms.is_empty() => { published.remove(&number); match confirmed {
-                    // A queue that has no leader yet, as after a restart. All that is not confirmed is published again in order.
-                    Ok(Confirmation::Nack(None)) if !overtaken(&self.shared, &last_confirmed, number) => {
-                        return End::Cut(EngineError::Unavailable("RabbitMQ refused to vouch for a message".to_owned()));
+                Some(confirmed) = under_way.confirms.next(), if !under_way.confirms.is_empty() => {
+                    if let Err(error) = self.confirmed(&mut under_way, confirmed) {
+                        return End::Cut(error);
                     }
-                    Ok(confirmation) => {
-                        if let Some(item) = self.shared.queue().items.get(&number) {
-                            let last = last_confirmed.entry(item.record.to.clone()).or_insert(number);
-                            *last = number.max(*last);
-                        }
-                        self.shared.resolve(number, outcome(confirmation));
-                    }
-                    Err(error) => return cut(error),
-                }},
+                }
                 () = self.shared.work.notified() => {}
                 () = sleep_until(next_deadline) => {}
-                () = sleep_until(published.values().next().map(|at| *at + CONFIRM_WAIT)) => {
+                // A server that is short of memory or disk says so, and reads on when it is not any more.
+                () = sleep_until(overdue), if connection.status().blocked() => {
+                    under_way.published.values_mut().for_each(|at| *at = Instant::now());
+                }
+                () = sleep_until(overdue) => {
                     let text = format!("RabbitMQ did not confirm a message in {} s", CONFIRM_WAIT.as_secs());
                     return End::Cut(EngineError::Unavailable(text));
                 }
             }
         }
+    }
+
+    /// Takes in how records ended: this one, and all others of which it is known.
+    fn confirmed(&self, under_way: &mut UnderWay, first: Confirmed) -> Result<(), EngineError> {
+        for (number, confirmed) in under_way.all_with(first) {
+            let confirmation = confirmed.map_err(|error| link::engine_error("publishing", &error))?;
+            let outcome = under_way.returned.remove(&number).map_or_else(|| outcome(&confirmation), Err);
+            let refused = outcome.as_ref().is_err_and(|error| error.fate == Fate::Unknown);
+            // A queue that has no leader yet, as after a restart. All that is not confirmed is published again in order.
+            if refused && !overtaken(&self.shared, &under_way.last_confirmed, number) {
+                return Err(EngineError::Unavailable("RabbitMQ refused to vouch for a message".to_owned()));
+            }
+            if let Some(item) = self.shared.queue().items.get(&number) {
+                let last = under_way.last_confirmed.entry(item.record.to.clone()).or_insert(number);
+                *last = number.max(*last);
+            }
+            self.shared.resolve(number, outcome);
+        }
+        Ok(())
     }
 
     /// Publishes the next record, if there is one. One that AMQP cannot carry, or whose topic is not there, is refused.
@@ -419,10 +470,11 @@ impl Publisher {
             }
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let (key, payload) = (routing_key(record.to.partition), record.payload.clone().unwrap_or_default());
-            let confirm = channel
-                .basic_publish(exchange, key, options, &payload, properties)
-                .await
-                .map_err(|error| link::engine_error("publishing", &error))?;
+            // What it is told apart by, should it come back.
+            let properties = properties.with_correlation_id(ShortString::from(number.to_string()));
+            // It waits while the server does not read.
+            let publishing = channel.basic_publish(exchange, key, options, &payload, properties);
+            let confirm = self.expiring(publishing).await.map_err(|error| link::engine_error("publishing", &error))?;
             return Ok(Some((number, Box::pin(async move { (number, confirm.await) }))));
         }
     }

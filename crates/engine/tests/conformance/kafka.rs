@@ -20,6 +20,7 @@ const HEAP: &str = "384m";
 /// What Kafka cannot and need not do.
 pub(crate) const SKIPPED: &[&str] = &[
     "a_send_without_any_group_is_refused_as_not_stored",
+    "what_nobody_takes_is_told_from_what_is_sent_beside_it",
     "what_is_given_back_is_delivered_again",
     "no_more_than_the_prefetch_is_delivered_unsettled",
 ];

@@ -134,6 +134,7 @@ impl Driver {
             self.released.push(writing.hold);
             self.outcomes.push((outcome, writing.reply));
         }
+        desk.read_again(now_ms);
         while let Some(read) = desk.spooling.wanted() {
             let Some(place) = desk.place(&read.partition) else { continue };
             let (log, shared) = (desk.store().log().clone(), Arc::clone(&self.parts.shared));
@@ -173,9 +174,7 @@ impl Driver {
             }
             Err(error) => {
                 tracing::error!(%partition, %error, "the spool cannot be read");
-                desk.blocked = Some(error.to_string());
-                // Not asked again in this process: it would fail again. What is there stays there.
-                return;
+                return desk.unread(partition, &error, now_ms);
             }
         }
         desk.spooling.read(partition);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use baton_core::stamp::Stamp;
 use baton_core::{OthersEvidence, Report, SendId, SpoolFull, SpoolOptions, Spooling, TopicPartition};
 use baton_engine::Record;
-use baton_log::{Durable, PartitionId, Ticket};
+use baton_log::{Durable, PartitionId, ReadError, Ticket};
 
 use super::SpoolState;
 use super::store::{Found, Store, encode};
@@ -20,6 +20,8 @@ use crate::producer::receipt::Receipt;
 
 /// How often the marks go to the log, in milliseconds. What was done since comes again after a crash, under its own stamps.
 const MARK_INTERVAL_MS: u64 = 500;
+/// How soon the disk is read again after it could not be.
+const READ_AGAIN_MS: u64 = 1_000;
 
 /// A message that was put into the log, and is not durable there yet.
 pub(in crate::producer) struct Writing {
@@ -57,6 +59,8 @@ pub(in crate::producer) struct Desk {
     pub(in crate::producer) blocked: Option<String>,
     pub(in crate::producer) damaged: u64,
     mark_ms: u64,
+    /// Partitions that could not be read, and when that is tried again.
+    unread: Vec<(u64, TopicPartition)>,
 }
 
 impl Desk {
@@ -82,6 +86,7 @@ impl Desk {
             blocked: None,
             damaged: 0,
             mark_ms: 0,
+            unread: Vec::new(),
         }
     }
 
@@ -212,16 +217,39 @@ impl Desk {
             self.mark_ms = now_ms.saturating_add(MARK_INTERVAL_MS);
             let Some(place) = self.places.get(&partition) else { continue };
             if let Err(error) = self.store.mark(*place, mark) {
-                // Sent again after a restart, under the same stamps; the next mark says it all.
-                tracing::warn!(%error, %partition, "what was sent is not marked as done in the spool");
+                // Without it, messages are sent again after a restart, behind newer ones.
+                tracing::warn!(%error, %partition, "what was sent is not marked as done in the spool yet");
+                self.spooling.unmarked(&partition);
             }
         }
+    }
+
+    /// The disk could not be read: it is tried again in a while, and messages of the partition wait in their order until then.
+    pub(in crate::producer) fn unread(&mut self, partition: &TopicPartition, error: &ReadError, now_ms: u64) {
+        self.blocked = Some(error.to_string());
+        self.unread.push((now_ms.saturating_add(READ_AGAIN_MS), partition.clone()));
+    }
+
+    /// Lets those be read again whose time has come.
+    pub(in crate::producer) fn read_again(&mut self, now_ms: u64) {
+        let spooling = &mut self.spooling;
+        self.unread.retain(|(at_ms, partition)| {
+            let waits = *at_ms > now_ms;
+            if !waits {
+                spooling.read(partition);
+            }
+            waits
+        });
     }
 
     /// When something is to be done here, if nothing comes before. `reporting`: a report is under way, and no other can be sent.
     pub(in crate::producer) fn due_ms(&self, reporting: bool) -> Option<u64> {
         let marks = self.spooling.has_marks().then_some(self.mark_ms);
-        [self.spooling.away_ms(), marks, self.others.due_ms().filter(|_| !reporting)].into_iter().flatten().min()
+        let unread = self.unread.iter().map(|(at_ms, _)| *at_ms).min();
+        [self.spooling.away_ms(), marks, unread, self.others.due_ms().filter(|_| !reporting)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(in crate::producer) fn state(&self, now_ms: u64) -> SpoolState {
