@@ -361,8 +361,9 @@ impl State {
     }
 
     fn open_until(&self, generation: u64) -> usize {
-        let counted = generation.saturating_sub(self.generation_first).saturating_add(1);
-        self.open.iter().take(usize::try_from(counted).unwrap_or(usize::MAX)).sum()
+        // All of those before the first have ended.
+        let Some(later) = generation.checked_sub(self.generation_first) else { return 0 };
+        self.open.iter().take(usize::try_from(later.saturating_add(1)).unwrap_or(usize::MAX)).sum()
     }
 
     /// Lets those in as there is room for, in their order.
