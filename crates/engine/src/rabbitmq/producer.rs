@@ -397,11 +397,12 @@ impl Publisher {
                 }
                 () = self.shared.work.notified() => {}
                 () = sleep_until(next_deadline) => {}
-                // A server that is short of memory or disk says so, and reads on when it is not any more.
-                () = sleep_until(overdue), if connection.status().blocked() => {
-                    under_way.published.values_mut().for_each(|at| *at = Instant::now());
-                }
                 () = sleep_until(overdue) => {
+                    // A server that is short of memory or disk says so, and reads on when it is not any more.
+                    if connection.status().blocked() {
+                        under_way.published.values_mut().for_each(|at| *at = Instant::now());
+                        continue;
+                    }
                     let text = format!("RabbitMQ did not confirm a message in {} s", CONFIRM_WAIT.as_secs());
                     return End::Cut(EngineError::Unavailable(text));
                 }
@@ -413,8 +414,8 @@ impl Publisher {
     fn confirmed(&self, under_way: &mut UnderWay, first: Confirmed) -> Result<(), EngineError> {
         for (number, confirmed) in under_way.all_with(first) {
             let confirmation = confirmed.map_err(|error| link::engine_error("publishing", &error))?;
-            let outcome = under_way.returned.remove(&number).map_or_else(|| outcome(&confirmation), Err);
-            let refused = outcome.as_ref().is_err_and(|error| error.fate == Fate::Unknown);
+            let returned = under_way.returned.remove(&number);
+            let refused = returned.is_none() && matches!(confirmation, Confirmation::Nack(_));
             // A queue that has no leader yet, as after a restart. All that is not confirmed is published again in order.
             if refused && !overtaken(&self.shared, &under_way.last_confirmed, number) {
                 return Err(EngineError::Unavailable("RabbitMQ refused to vouch for a message".to_owned()));
@@ -423,7 +424,7 @@ impl Publisher {
                 let last = under_way.last_confirmed.entry(item.record.to.clone()).or_insert(number);
                 *last = number.max(*last);
             }
-            self.shared.resolve(number, outcome);
+            self.shared.resolve(number, returned.map_or_else(|| outcome(&confirmation), Err));
         }
         Ok(())
     }
