@@ -373,6 +373,21 @@ pub trait EngineProducer: Send + Sync {
     fn flush(&self, wait: Duration) -> EngineFuture<'_, usize>;
 }
 
+impl dyn EngineProducer + '_ {
+    /// As [`EngineProducer::send`], but waits for as long as there is no room. Returned means: handed over.
+    pub async fn send_when_room(&self, mut record: Record) -> EngineFuture<'static, Result<Stored, SendError>> {
+        loop {
+            match self.send(record) {
+                Ok(stored) => return stored,
+                Err(Full(back)) => {
+                    record = *back;
+                    self.room().await;
+                }
+            }
+        }
+    }
+}
+
 /// The client's buffer is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRoom;

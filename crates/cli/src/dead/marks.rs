@@ -19,7 +19,6 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::letter::Letter;
-use super::replay::send;
 use super::time::now_ms;
 use crate::Failure;
 
@@ -98,7 +97,7 @@ impl Marks {
             timestamp_ms: None,
             id: None,
         };
-        let stored = send(producer, mark).await;
+        let stored = producer.send_when_room(mark).await.await;
         stored
             .map(drop)
             .map_err(|error| Failure::failed(&format!("{letter} was sent, and could not be marked"), &error))

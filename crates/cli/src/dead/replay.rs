@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use baton::{Baton, Engine, TopicPartition};
 use baton_core::partitioner::partition_of_key;
-use baton_engine::{EngineProducer, Full, ProducerOptions, Record, Retry, SendError, Stored};
+use baton_engine::{EngineProducer, ProducerOptions, Record, Retry};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -174,7 +174,7 @@ impl<'a> Replay<'a> {
             timestamp_ms: None,
             id: letter.id.as_deref().map(Arc::from),
         };
-        match send(&*self.producer, record).await {
+        match self.producer.send_when_room(record).await.await {
             Ok(stored) => {
                 self.sent += 1;
                 self.marks.add(&*self.producer, letter, &to, stored).await
@@ -250,19 +250,6 @@ fn partition(letter: &Letter, topic: &str, there: NonZeroU32) -> u32 {
 async fn partitions(engine: &dyn Engine, topic: &str) -> Result<NonZeroU32, Failure> {
     let there = engine.partitions(topic).await.map_err(|error| Failure::Failed(error.to_string()))?;
     NonZeroU32::new(there).ok_or_else(|| Failure::Failed(format!("the topic {topic} has no partitions")))
-}
-
-/// Returned means: it is durable.
-pub(super) async fn send(producer: &dyn EngineProducer, mut record: Record) -> Result<Stored, SendError> {
-    loop {
-        match producer.send(record) {
-            Ok(stored) => return stored.await,
-            Err(Full(back)) => {
-                record = *back;
-                producer.room().await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use baton_core::identity::{Identified, Named, Origin};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Headers, MessageId, TopicPartition};
 use baton_engine::{
-    Engine, EngineError, EngineProducer, Full, ProducerOptions, Record, Retry, SendError, TopicSpec, create_large,
+    Engine, EngineError, EngineProducer, ProducerOptions, Record, Retry, SendError, TopicSpec, create_large,
     large_producer,
 };
 use bytes::Bytes;
@@ -181,7 +181,7 @@ impl Letters {
     }
 
     /// Waits until a record is durable or given up.
-    async fn store(&self, mut record: Record) -> Result<Result<(), SendError>, String> {
+    async fn store(&self, record: Record) -> Result<Result<(), SendError>, String> {
         let producer = self.producer.get_or_try_init(|| {
             let client_id = format!("{}-dead-letters", self.group);
             let (linger_ms, delivery_timeout, settings) = (LINGER_MS, DELIVERY_TIMEOUT, Vec::new());
@@ -189,15 +189,7 @@ impl Letters {
             large_producer(&*self.engine, options)
         });
         let producer = producer.await.map_err(|error| error.to_string())?;
-        loop {
-            match producer.send(record) {
-                Ok(stored) => return Ok(stored.await.map(drop)),
-                Err(Full(back)) => {
-                    record = *back;
-                    producer.room().await;
-                }
-            }
-        }
+        Ok(producer.send_when_room(record).await.await.map(drop))
     }
 
     fn record(&self, letter: &Letter, times: Times, detail: Detail) -> Record {

@@ -18,8 +18,8 @@ use baton_core::consumer::{KeyInStore, Loaded, Parked};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Delivery, Headers, TopicPartition};
 use baton_engine::{
-    Engine, EngineError, EngineProducer, Full, OLDEST, ProducerOptions, Record, Retry, SendError, TopicSpec,
-    create_kept, large_producer,
+    Engine, EngineError, EngineProducer, OLDEST, ProducerOptions, Record, Retry, SendError, TopicSpec, create_kept,
+    large_producer,
 };
 use baton_guard::side::LOAD_BYTES_MAX;
 use bytes::Bytes;
@@ -116,16 +116,8 @@ impl TopicStore {
         });
         let producer = producer.await.map_err(|error| self.failed(&error))?;
         let mut waiting = Vec::with_capacity(records.len());
-        for mut record in records {
-            waiting.push(loop {
-                match producer.send(record) {
-                    Ok(stored) => break stored,
-                    Err(Full(back)) => {
-                        record = *back;
-                        producer.room().await;
-                    }
-                }
-            });
+        for record in records {
+            waiting.push(producer.send_when_room(record).await);
         }
         let mut answers = Vec::with_capacity(waiting.len());
         for stored in waiting {
