@@ -3,12 +3,16 @@
 //! Kept in the database that the guard's marks are in, there is one thing less to run, to back up and to watch. Kept in a topic of the
 //! engine (`TopicStore` of the library), nothing is needed but the engine.
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(feature = "sqlite")]
-#[allow(dead_code, reason = "a store on a server needs all of it, one in the process less")]
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -22,6 +26,10 @@ use baton_core::consumer::{KeyInStore, Loaded, Parked};
 use bytes::Bytes;
 use thiserror::Error;
 
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlSideStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresSideStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteSideStore;
 

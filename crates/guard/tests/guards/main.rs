@@ -13,6 +13,7 @@ mod mysql;
 mod postgres;
 mod redis;
 mod servers;
+mod side;
 mod sqlite;
 
 use std::path::Path;

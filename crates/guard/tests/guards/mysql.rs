@@ -21,11 +21,11 @@ const IDLE_WAIT: Duration = Duration::from_secs(8);
 /// What happens in the end has happened by then, on a machine that stands still now and then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn pool(port: u16, connections: usize) -> Pool {
+pub fn pool(port: u16, connections: usize) -> Pool {
     pool_of("root", port, connections)
 }
 
-fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
+pub fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
     let constraints = PoolConstraints::new(0, connections).unwrap();
     let options = OptsBuilder::default()
         .ip_or_hostname("127.0.0.1")

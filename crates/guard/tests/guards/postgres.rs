@@ -22,11 +22,11 @@ const IDLE_WAIT: Duration = Duration::from_secs(8);
 /// What happens in the end has happened by then, on a machine that stands still now and then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn pool(port: u16, connections: usize) -> Pool {
+pub fn pool(port: u16, connections: usize) -> Pool {
     pool_of("postgres", port, connections)
 }
 
-fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
+pub fn pool_of(user: &str, port: u16, connections: usize) -> Pool {
     let mut config = Config::new();
     config.host("127.0.0.1").port(port).user(user).dbname("postgres").connect_timeout(Duration::from_secs(5));
     let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
