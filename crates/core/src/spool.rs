@@ -192,6 +192,11 @@ impl Spooling {
         self.away || self.lanes.get(partition).is_some_and(|lane| !lane.is_empty())
     }
 
+    /// Whether something of a topic is in the spool.
+    pub fn holds(&self, topic: &str) -> bool {
+        self.lanes.iter().any(|(partition, lane)| *partition.topic == *topic && !lane.is_empty())
+    }
+
     /// Whether there is room for so many bytes.
     pub fn room(&self, bytes: u64) -> Result<(), SpoolFull> {
         let max = self.options.bytes_max;

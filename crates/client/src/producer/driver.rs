@@ -163,6 +163,7 @@ impl Driver {
             self.command(command, now_ms);
         }
         self.watch(now_ms);
+        self.place_drained(now_ms);
         self.name(now_ms);
         self.expire(now_ms);
         worked |= self.hand_over(context, now_ms);
@@ -178,11 +179,12 @@ impl Driver {
     fn command(&mut self, command: Command, now_ms: u64) {
         match command {
             Command::Partitions { topic, answer } => {
-                if let Ok(partitions) = answer {
-                    self.prepare_spool(&topic, partitions);
+                let (random, partitions) = (self.random.u64(), answer.as_ref().ok().copied());
+                let learned = self.parts.topics.learned(&topic, now_ms, random, answer);
+                if let Some(partitions) = partitions {
+                    self.engine_is_there(&topic, partitions, now_ms);
                 }
-                let random = self.random.u64();
-                match self.parts.topics.learned(&topic, now_ms, random, answer) {
+                match learned {
                     Learned::Place(waiting) => {
                         waiting.into_iter().for_each(|submission| self.place(submission, now_ms))
                     }
@@ -390,6 +392,11 @@ impl Driver {
             return;
         }
         while let Some(topic) = self.parts.topics.ask(now_ms) {
+            if self.parts.topics.is_recalled(&topic)
+                && let Some(desk) = &mut self.parts.spool
+            {
+                desk.spooling.asked(now_ms);
+            }
             let (engine, shared) = (Arc::clone(&self.parts.engine), Arc::clone(&self.parts.shared));
             tokio::spawn(async move {
                 let answer = engine.partitions(&topic).await;

@@ -1,6 +1,6 @@
 //! Producers with a spool, on an engine that goes away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -188,6 +188,38 @@ async fn an_engine_that_is_away_from_the_start_is_waited_for_by_topics_that_the_
     }
     assert_eq!(count, 31);
     assert!(second.close(LONG).await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_topic_that_was_raised_takes_messages_once_the_spool_is_drained_of_it() {
+    const KEPT: usize = 40;
+    let mut world = World::start(&[("orders", 2)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = world.baton.producer("orders-svc").linger_ms(0).spool(spool(folder.path()));
+    let first = first.ordered("orders", 2).await.unwrap();
+    first.send(numbered("orders", 0).key("k0")).await.unwrap();
+    world.kill().await;
+    for at in 1..KEPT {
+        assert!(is_spooled(&first.send(numbered("orders", at).key(format!("k{}", at % 7))).await.unwrap()));
+    }
+    assert!(first.close(LONG).await.spooled > 0);
+    world.start_again().await;
+    world.raise("orders", 12).await;
+    let second = world.baton.producer("orders-svc").linger_ms(0).spool(spool(folder.path()));
+    let second = second.ordered("orders", 12).await.unwrap();
+    let mut partitions = HashSet::new();
+    for at in KEPT..2 * KEPT {
+        let receipt = second.send(numbered("orders", at).key(format!("k{}", at % 7))).await.unwrap();
+        partitions.insert(receipt.partition.partition);
+        assert_eq!(second.spool().map(|spool| spool.messages), Some(0), "a key is in one partition at a time");
+    }
+    assert!(partitions.iter().any(|partition| *partition >= 2), "{partitions:?}");
+    assert!(second.close(LONG).await.is_clean());
+    let mut count = 0;
+    for partition in 0..12 {
+        count += stored(&world, partition).await.len();
+    }
+    assert_eq!(count, 2 * KEPT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,9 @@ use baton_core::{EVIDENCE_TOPIC, Report, SequenceEvidence};
 use baton_engine::kafka::KafkaEngine;
 use baton_engine::{Engine, TopicSpec};
 use baton_testkit::proxy::Proxy;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 
 /// Below what the system gives to outgoing connections, so that a client that dials while a broker is down cannot take its port.
 const PORTS: std::ops::Range<u16> = 24_000..25_000;
@@ -71,6 +74,15 @@ impl World {
     pub(crate) async fn create(&self, name: &str, partitions: u32) {
         let spec = TopicSpec { name: name.into(), partitions, copies: None, settings: Vec::new() };
         self.engine.create_topic(&spec).await.unwrap();
+    }
+
+    /// Gives a topic more partitions, so many in all.
+    pub(crate) async fn raise(&self, name: &str, partitions: usize) {
+        let address = self.options.advertised.as_deref().unwrap();
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
+        let raised = admin.create_partitions(&[NewPartitions::new(name, partitions)], &AdminOptions::new()).await;
+        assert_eq!(raised.unwrap(), [Ok(name.to_owned())]);
     }
 
     /// Stops the broker without waiting for its connections.

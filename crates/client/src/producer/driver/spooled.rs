@@ -113,6 +113,32 @@ impl Driver {
             let limbo = in_flight.then_some(id);
             self.write(ToSpool { item, stamp, ticket, fate, attempts, limbo }, now_ms);
         }
+        // Nobody is there to say how many partitions topics have.
+        let placeable = self.parts.topics.trust_recalled();
+        placeable.into_iter().for_each(|submission| self.place(submission, now_ms));
+    }
+
+    /// The engine has said how many partitions a topic has.
+    pub(super) fn engine_is_there(&mut self, topic: &Arc<str>, partitions: u32, now_ms: u64) {
+        let Some(desk) = &mut self.parts.spool else { return };
+        if self.parts.sends.is_empty() && !desk.owes() {
+            // It was asked nothing else, so nothing else speaks against it.
+            desk.spooling.heard(now_ms, false);
+        }
+        // Else a restart would find the new number beside messages that were placed by the old one.
+        if !self.parts.topics.is_draining(topic) {
+            self.prepare_spool(topic, partitions);
+        }
+    }
+
+    /// Places what waited until the spool held nothing of its topic any more.
+    pub(super) fn place_drained(&mut self, now_ms: u64) {
+        let Some(desk) = &self.parts.spool else { return };
+        let drained = self.parts.topics.drained(|topic| desk.spooling.holds(topic));
+        if let Some((topic, partitions, waiting)) = drained {
+            self.prepare_spool(&topic, partitions);
+            waiting.into_iter().for_each(|submission| self.place(submission, now_ms));
+        }
     }
 
     /// What became durable in the spool, and what comes out of it.
@@ -241,7 +267,7 @@ impl Driver {
     }
 
     /// A topic's partitions are known: makes places for them in the spool.
-    pub(super) fn prepare_spool(&mut self, topic: &Arc<str>, partitions: u32) {
+    fn prepare_spool(&mut self, topic: &Arc<str>, partitions: u32) {
         let Some(desk) = &mut self.parts.spool else { return };
         let [high, low] = [self.random.u64(), self.random.u64()].map(u64::to_be_bytes);
         let mut id = [0; 16];
