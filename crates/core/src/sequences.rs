@@ -320,10 +320,15 @@ impl Sequences {
         }
     }
 
-    /// A report could not be sent; what it says goes into the next one. If it was stored all the same, saying it twice does no harm.
-    pub fn give_back(&mut self, report: Report, now_ms: u64) {
+    /// A report could not be sent; what it says goes into the next one. If it was stored all the same, saying it twice does no harm. Gives
+    /// back what it says of sequences that are not these: those of an earlier process under the same name.
+    pub fn give_back(&mut self, report: Report, now_ms: u64) -> Vec<ReportedSequence> {
+        let mut others = Vec::new();
         for reported in report.sequences {
-            let Some(slot) = self.returned(&reported) else { continue };
+            let Some(slot) = self.returned(&reported) else {
+                others.push(reported);
+                continue;
+            };
             if let Some(sequence) = self.slots[slot].as_mut() {
                 let before = sequence.unreported.intervals();
                 sequence.unreported.merge(&reported.evidence);
@@ -331,6 +336,7 @@ impl Sequences {
             }
             self.touch(slot, now_ms);
         }
+        others
     }
 
     fn returned(&mut self, reported: &ReportedSequence) -> Option<usize> {

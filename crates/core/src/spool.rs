@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::TopicPartition;
 use crate::evidence::{Report, ReportedSequence, SequenceEvidence};
-use crate::sequences::{REPORT_INTERVAL_MS, REPORT_MESSAGES};
+use crate::sequences::{REPORT_INTERVAL_MS, REPORT_MESSAGES, UNREPORTED_INTERVALS_MAX};
 use crate::stamp::{Instance, Stamp};
 
 /// Bytes that a spool holds: some minutes of a busy service.
@@ -339,21 +339,54 @@ impl Spooling {
 }
 
 /// What is known of sequences that are not this producer's own: those of earlier processes, whose messages come out of the spool now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OthersEvidence {
     known: BTreeMap<Instance, BTreeMap<(TopicPartition, u32), SequenceEvidence>>,
     messages: u64,
     due_ms: Option<u64>,
+    intervals: usize,
+    intervals_max: usize,
+    dropped: u64,
+}
+
+impl Default for OthersEvidence {
+    fn default() -> Self {
+        Self::bounded(UNREPORTED_INTERVALS_MAX)
+    }
 }
 
 impl OthersEvidence {
+    /// Keeps so many intervals while no report can be sent; [`UNREPORTED_INTERVALS_MAX`] by default.
+    pub fn bounded(intervals_max: usize) -> Self {
+        Self { known: BTreeMap::new(), messages: 0, due_ms: None, intervals: 0, intervals_max, dropped: 0 }
+    }
+
     /// The engine has a message with this stamp.
     pub fn acknowledged(&mut self, stamp: &Stamp, partition: &TopicPartition, now_ms: u64) {
-        let sequences = self.known.entry(stamp.instance.clone()).or_default();
-        let evidence = sequences.entry((partition.clone(), stamp.epoch)).or_default();
-        evidence.highest = evidence.highest.max(stamp.sequence);
-        evidence.acknowledged.insert(stamp.sequence);
         self.messages += 1;
+        let mut evidence = SequenceEvidence { highest: stamp.sequence, ..SequenceEvidence::default() };
+        evidence.acknowledged.insert(stamp.sequence);
+        self.add(
+            &stamp.instance,
+            ReportedSequence { epoch: stamp.epoch, partition: partition.clone(), evidence },
+            now_ms,
+        );
+    }
+
+    fn add(&mut self, instance: &Instance, told: ReportedSequence, now_ms: u64) {
+        let ReportedSequence { epoch, partition, evidence } = told;
+        if self.intervals >= self.intervals_max {
+            self.dropped += evidence.acknowledged.count();
+            return;
+        }
+        let sequences = match self.known.get_mut(instance) {
+            Some(sequences) => sequences,
+            None => self.known.entry(instance.clone()).or_default(),
+        };
+        let known = sequences.entry((partition, epoch)).or_default();
+        let before = known.intervals();
+        known.merge(&evidence);
+        self.intervals = self.intervals + known.intervals() - before;
         self.due_ms.get_or_insert(now_ms.saturating_add(REPORT_INTERVAL_MS));
     }
 
@@ -364,7 +397,7 @@ impl OthersEvidence {
 
     /// What is new. Each report is to be sent, or given back.
     pub fn take_reports(&mut self, now_ms: u64) -> Vec<Report> {
-        (self.messages, self.due_ms) = (0, None);
+        (self.messages, self.due_ms, self.intervals) = (0, None, 0);
         let split = |(instance, sequences): (Instance, BTreeMap<(TopicPartition, u32), SequenceEvidence>)| {
             let reported = |((partition, epoch), evidence)| ReportedSequence { epoch, partition, evidence };
             Report::split(&instance, now_ms, sequences.into_iter().map(reported))
@@ -372,12 +405,13 @@ impl OthersEvidence {
         std::mem::take(&mut self.known).into_iter().flat_map(split).collect()
     }
 
-    /// A report could not be sent; what it says goes into the next one.
-    pub fn give_back(&mut self, report: Report, now_ms: u64) {
-        let sequences = self.known.entry(report.instance).or_default();
-        for reported in report.sequences {
-            sequences.entry((reported.partition, reported.epoch)).or_default().merge(&reported.evidence);
-        }
-        self.due_ms.get_or_insert(now_ms.saturating_add(REPORT_INTERVAL_MS));
+    /// A report could not be sent; what it says of these sequences goes into the next one.
+    pub fn give_back(&mut self, instance: &Instance, unsent: Vec<ReportedSequence>, now_ms: u64) {
+        unsent.into_iter().for_each(|told| self.add(instance, told, now_ms));
+    }
+
+    /// Acknowledged messages that no report will name, as there was no room to keep what was known of them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 }

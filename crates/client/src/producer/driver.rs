@@ -455,10 +455,16 @@ impl Driver {
 
     fn report_ended(&mut self, report: Report, stored: bool, now_ms: u64) {
         let sequences = self.parts.sends.sequences();
-        match (&mut self.parts.spool, stored) {
-            (Some(desk), _) if report.instance != *sequences.instance() => desk.reported(report, stored, now_ms),
-            (_, true) => sequences.reported(report),
-            (_, false) => sequences.give_back(report, now_ms),
+        let instance = report.instance.clone();
+        let others = match (instance == *sequences.instance(), stored) {
+            (true, true) => return sequences.reported(report),
+            (false, true) => return,
+            // An earlier process may have had the same name.
+            (true, false) => sequences.give_back(report, now_ms),
+            (false, false) => report.sequences,
+        };
+        if let Some(desk) = &mut self.parts.spool {
+            desk.unreported(&instance, others, now_ms);
         }
     }
 

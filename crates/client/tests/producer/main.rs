@@ -9,5 +9,6 @@ mod forms;
 mod outages;
 mod receipts;
 mod refusals;
+mod refusing;
 mod spool;
 mod support;

@@ -4,11 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use baton::{Baton, Medium, Message, Producer, ProducerError, Reason, Receipt, Spool};
 use baton_testkit::proxy::Fault;
 
+use crate::refusing::Refusing;
 use crate::support::{LONG, World, number, numbered, stamp, until};
 
 const AWAY_AFTER: Duration = Duration::from_secs(1);
@@ -220,6 +223,30 @@ async fn an_ordered_topic_that_was_raised_takes_messages_once_the_spool_is_drain
         count += stored(&world, partition).await.len();
     }
     assert_eq!(count, 2 * KEPT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_for_an_earlier_epoch_of_the_same_instance_is_reported_again_when_a_report_fails() {
+    let mut world = World::start(&[("orders", 1)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let builder = world.baton.producer("orders-svc").instance("orders-1", 1).linger_ms(0);
+    let first = builder.spool(spool(folder.path())).await.unwrap();
+    first.send(numbered("orders", 0)).await.unwrap();
+    world.kill().await;
+    for at in 1..4 {
+        assert!(is_spooled(&first.send(numbered("orders", at)).await.unwrap()));
+    }
+    assert_eq!(first.close(LONG).await.spooled, 3);
+    world.start_again().await;
+    let reports = Arc::new(AtomicUsize::new(1));
+    let engine = Arc::new(Refusing { inner: Arc::clone(&world.engine), reports: Arc::clone(&reports) });
+    let builder = Baton::with_engine(engine).producer("orders-svc").instance("orders-1", 2).linger_ms(0);
+    let second = builder.spool(spool(folder.path())).await.unwrap();
+    drained(&second).await;
+    until("a report was refused", || reports.load(Ordering::SeqCst) == 0).await;
+    assert!(second.close(LONG).await.is_clean());
+    let evidence = world.evidence("orders-1", "orders", 0).await;
+    assert!((2..=4).all(|sequence| evidence.acknowledged.contains(sequence)), "{evidence:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

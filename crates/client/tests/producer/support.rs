@@ -40,7 +40,7 @@ pub(crate) struct World {
     /// Through the link.
     pub(crate) baton: Baton,
     pub(crate) proxy: Proxy,
-    engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     options: BrokerOptions,
     broker: Option<Broker>,
     _data: tempfile::TempDir,

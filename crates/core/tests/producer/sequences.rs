@@ -53,7 +53,7 @@ fn a_report_that_was_given_back_is_in_the_next_one() {
     assert!(sequences.acknowledged(ticket, 0));
     let report = sequences.take_reports(0).remove(0);
     let ticket = sequences.allot(&orders(0), 0).unwrap();
-    sequences.give_back(report, 0);
+    assert!(sequences.give_back(report, 0).is_empty());
     assert!(sequences.acknowledged(ticket, 0));
     assert_eq!(ranges(&sequences.take_reports(0)[0], 0), (2, "[[1..=2], [], []]".into()));
 }
@@ -117,6 +117,19 @@ fn sequences_are_bounded_and_expire_only_when_all_is_reported() {
 }
 
 #[test]
+fn what_a_report_says_of_sequences_of_an_earlier_epoch_is_no_part_of_these_and_not_lost() {
+    let mut sequences = sequences();
+    let ticket = sequences.allot(&orders(0), 0).unwrap();
+    assert!(sequences.acknowledged(ticket, 0));
+    let mut report = sequences.take_reports(1).remove(0);
+    let mut earlier = report.sequences[0].clone();
+    earlier.epoch -= 1;
+    report.sequences.push(earlier.clone());
+    assert_eq!(sequences.give_back(report, 2), [earlier]);
+    assert_eq!(ranges(&sequences.take_reports(3)[0], 0), (1, "[[1..=1], [], []]".into()));
+}
+
+#[test]
 fn what_waits_to_be_reported_is_bounded() {
     let mut sequences = sequences().bounds(1, 2);
     let tickets: Vec<_> = (0..4).map(|_| sequences.allot(&orders(0), 0).unwrap()).collect();
@@ -126,7 +139,7 @@ fn what_waits_to_be_reported_is_bounded() {
     assert_eq!(sequences.allot(&orders(0), 0), Err(NoSequence::Unreported));
     let report = sequences.take_reports(0).remove(0);
     assert!(sequences.allot(&orders(0), 0).is_ok());
-    sequences.give_back(report, 0);
+    assert!(sequences.give_back(report, 0).is_empty());
     assert_eq!(sequences.allot(&orders(0), 0), Err(NoSequence::Unreported));
 }
 

@@ -185,11 +185,35 @@ fn what_others_left_behind_is_reported_under_their_names() {
     assert_eq!(told.evidence.acknowledged.iter().collect::<Vec<_>>(), [4..=5, 7..=7]);
     assert!(!told.evidence.closed, "nobody knows here whether more was sent");
     for report in reports {
-        others.give_back(report, 2_000);
+        others.give_back(&report.instance, report.sequences, 2_000);
     }
     others.acknowledged(&stamp("a", 1, 6), &orders(0), 2_000);
     let again = others.take_reports(3_000);
     assert_eq!(again[0].sequences[0].evidence.acknowledged.iter().collect::<Vec<_>>(), [4..=7]);
+}
+
+#[test]
+fn evidence_that_cannot_be_reported_is_kept_within_a_bound_and_what_is_not_kept_is_counted() {
+    let mut others = OthersEvidence::bounded(3);
+    let stamp =
+        |sequence| Stamp { id: MessageId::from(sequence), instance: Instance::new("a").unwrap(), epoch: 1, sequence };
+    for sequence in [1, 2, 3, 5, 7, 9, 11] {
+        others.acknowledged(&stamp(sequence), &orders(0), 0);
+    }
+    assert_eq!(others.dropped(), 2);
+    let reports = others.take_reports(1_000);
+    let told: Vec<_> = reports[0].sequences[0].evidence.acknowledged.iter().collect();
+    assert_eq!(told, [1..=3, 5..=5, 7..=7]);
+    for sequence in [21, 23, 25] {
+        others.acknowledged(&stamp(sequence), &orders(0), 2_000);
+    }
+    for report in reports {
+        others.give_back(&report.instance, report.sequences, 2_000);
+    }
+    assert_eq!(others.dropped(), 2 + 5);
+    others.take_reports(3_000);
+    others.acknowledged(&stamp(30), &orders(0), 4_000);
+    assert_eq!(others.take_reports(5_000).len(), 1, "there is room again");
 }
 
 /// A log that survives, an engine that comes and goes, and a process that dies.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use baton_core::stamp::Stamp;
-use baton_core::{OthersEvidence, Report, SendId, SpoolFull, SpoolOptions, Spooling, TopicPartition};
+use baton_core::stamp::{Instance, Stamp};
+use baton_core::{OthersEvidence, ReportedSequence, SendId, SpoolFull, SpoolOptions, Spooling, TopicPartition};
 use baton_engine::Record;
 use baton_log::{Durable, PartitionId, ReadError, Ticket};
 
@@ -267,13 +267,29 @@ impl Desk {
 
     /// Evidence of a message of an earlier process.
     pub(in crate::producer) fn acknowledged_for(&mut self, stamp: &Stamp, partition: &TopicPartition, now_ms: u64) {
+        let before = self.others.dropped();
         self.others.acknowledged(stamp, partition, now_ms);
+        self.say_dropped(before);
     }
 
-    /// A report that is not of this producer's own sequences was stored, or not.
-    pub(in crate::producer) fn reported(&mut self, report: Report, stored: bool, now_ms: u64) {
-        if !stored {
-            self.others.give_back(report, now_ms);
+    /// These sequences of earlier processes could not be reported: they are reported again.
+    pub(in crate::producer) fn unreported(
+        &mut self,
+        instance: &Instance,
+        sequences: Vec<ReportedSequence>,
+        now_ms: u64,
+    ) {
+        let before = self.others.dropped();
+        self.others.give_back(instance, sequences, now_ms);
+        self.say_dropped(before);
+    }
+
+    /// Once: it would be said of each message from now on.
+    fn say_dropped(&self, before: u64) {
+        if before == 0 && self.others.dropped() > 0 {
+            tracing::error!(
+                "evidence cannot be sent, and there is no room for more of it: messages of the spool will look as if they were lost"
+            );
         }
     }
 }
