@@ -18,6 +18,9 @@ pub const SPOOL_AWAY_AFTER_MS_DEFAULT: u64 = 3_000;
 pub const SPOOL_WINDOW_MAX: usize = 1_000;
 /// Bytes of those, for each partition.
 pub const SPOOL_WINDOW_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of those over all partitions, as many as a producer's buffer holds by itself. Shared evenly by the partitions that have something in
+/// the spool, so that those that stand still leave room for the others; each may have one message out whatever its size.
+pub const SPOOL_LOADED_BYTES_MAX: u64 = 32 << 20;
 
 /// How a spool is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub struct Spooling {
     lanes: BTreeMap<TopicPartition, Lane>,
     bytes: u64,
     messages: u64,
+    /// Bytes that were loaded, or are being read.
+    out_bytes: u64,
     /// Since when the engine owes an answer.
     owed_since_ms: Option<u64>,
     away: bool,
@@ -104,7 +109,8 @@ struct Lane {
     /// Messages from the mark on that were loaded.
     loaded: VecDeque<Loaded>,
     loaded_bytes: u64,
-    reading: bool,
+    /// A read is under way, and may bring so many bytes.
+    reading: Option<u64>,
     /// The mark moved since it was asked for.
     moved: bool,
     /// Messages that the engine's client had when they went to the spool, and has still.
@@ -131,19 +137,31 @@ impl Lane {
         self.mark + self.loaded.len() as u64
     }
 
-    fn is_wanted(&self) -> bool {
-        !self.reading
+    /// How many bytes may be read now, if any. `share`: what this partition may have out; `rest`: what all may have yet.
+    fn wanted(&self, share: u64, rest: u64) -> Option<u64> {
+        let bytes = rest.min(share.saturating_sub(self.loaded_bytes));
+        let wanted = self.reading.is_none()
             && self.limbo.is_empty()
             && self.next() < self.durable
             && self.loaded.len() < SPOOL_WINDOW_MAX
-            && self.loaded_bytes < SPOOL_WINDOW_BYTES_MAX
+            && (bytes > 0 || self.loaded.is_empty());
+        wanted.then_some(bytes)
     }
 }
 
 impl Spooling {
     /// An empty spool, and an engine of which nothing bad is known.
     pub fn new(options: SpoolOptions) -> Self {
-        Self { options, lanes: BTreeMap::new(), bytes: 0, messages: 0, owed_since_ms: None, away: false, moved: false }
+        Self {
+            options,
+            lanes: BTreeMap::new(),
+            bytes: 0,
+            messages: 0,
+            out_bytes: 0,
+            owed_since_ms: None,
+            away: false,
+            moved: false,
+        }
     }
 
     /// What an earlier process left behind: durable messages at the positions from `mark` up to `end`.
@@ -235,13 +253,19 @@ impl Spooling {
         if self.messages == 0 {
             return None;
         }
-        let (partition, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.is_wanted())?;
-        lane.reading = true;
+        let kept = self.lanes.values().filter(|lane| !lane.is_empty()).count().max(1) as u64;
+        let share = (SPOOL_LOADED_BYTES_MAX / kept).min(SPOOL_WINDOW_BYTES_MAX);
+        let rest = SPOOL_LOADED_BYTES_MAX.saturating_sub(self.out_bytes);
+        let mut lanes = self.lanes.iter_mut();
+        let (partition, bytes_max, lane) =
+            lanes.find_map(|(partition, lane)| Some((partition, lane.wanted(share, rest)?, lane)))?;
+        lane.reading = Some(bytes_max);
+        self.out_bytes += bytes_max;
         Some(SpoolRead {
             partition: partition.clone(),
             from: lane.next(),
             messages_max: SPOOL_WINDOW_MAX - lane.loaded.len(),
-            bytes_max: SPOOL_WINDOW_BYTES_MAX - lane.loaded_bytes,
+            bytes_max,
         })
     }
 
@@ -251,6 +275,7 @@ impl Spooling {
             return false;
         };
         lane.loaded_bytes += bytes;
+        self.out_bytes += bytes;
         if lane.loaded.is_empty() {
             lane.oldest_ms = Some(spooled_ms);
         }
@@ -265,7 +290,7 @@ impl Spooling {
     /// A read is over.
     pub fn read(&mut self, partition: &TopicPartition) {
         if let Some(lane) = self.lanes.get_mut(partition) {
-            lane.reading = false;
+            self.out_bytes -= lane.reading.take().unwrap_or(0);
         }
     }
 
@@ -319,6 +344,7 @@ impl Spooling {
             lane.mark += 1;
             (lane.moved, self.moved) = (true, true);
             lane.loaded_bytes -= first.bytes;
+            self.out_bytes -= first.bytes;
             self.bytes = self.bytes.saturating_sub(first.bytes);
             self.messages -= 1;
         }

@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton_core::stamp::{Instance, Stamp};
-use baton_core::{MessageId, OthersEvidence, SPOOL_WINDOW_MAX, SpoolFull, SpoolOptions, Spooling, TopicPartition};
+use baton_core::{
+    MessageId, OthersEvidence, SPOOL_LOADED_BYTES_MAX, SPOOL_WINDOW_MAX, SpoolFull, SpoolOptions, Spooling,
+    TopicPartition,
+};
 use proptest::prelude::*;
 
 const AWAY_MS: u64 = 1_000;
@@ -159,6 +162,52 @@ fn no_more_than_a_window_is_out_at_a_time() {
     assert!(spooling.wanted().is_none());
     spooling.done(&orders(0), 5);
     assert_eq!(spooling.wanted().unwrap().messages_max, 1);
+}
+
+/// Reads as much as is wanted, from partitions that hold messages of so many bytes each; how much is out then.
+fn load_all(spooling: &mut Spooling, message_bytes: u64) -> BTreeMap<u32, u64> {
+    let mut out: BTreeMap<u32, u64> = BTreeMap::new();
+    while let Some(read) = spooling.wanted() {
+        let messages = (read.bytes_max / message_bytes).max(1).min(read.messages_max as u64);
+        for at in read.from..read.from + messages {
+            assert!(spooling.loaded(&read.partition, at, message_bytes, 0));
+        }
+        spooling.read(&read.partition);
+        *out.entry(read.partition.partition).or_default() += messages * message_bytes;
+    }
+    out
+}
+
+#[test]
+fn what_is_out_of_the_spool_is_bounded_over_all_partitions_and_shared_by_them() {
+    const PARTITIONS: u32 = 64;
+    const MESSAGE_BYTES: u64 = 10_000;
+    let mut spooling = Spooling::new(SpoolOptions { bytes_max: u64::MAX, ..options() });
+    for partition in 0..PARTITIONS {
+        spooling.found(orders(partition), 0, 10_000, 10_000 * MESSAGE_BYTES);
+    }
+    let out = load_all(&mut spooling, MESSAGE_BYTES);
+    assert_eq!(out.len(), PARTITIONS as usize, "none waits for another one to end");
+    let all = out.values().sum::<u64>();
+    assert!((SPOOL_LOADED_BYTES_MAX..SPOOL_LOADED_BYTES_MAX + MESSAGE_BYTES).contains(&all), "{all}");
+    assert!(spooling.done(&orders(7), 0) && spooling.done(&orders(7), 1));
+    let more = load_all(&mut spooling, MESSAGE_BYTES).values().sum::<u64>();
+    assert!((1..=2).contains(&(more / MESSAGE_BYTES)), "as much room as came back is used: {more}");
+}
+
+#[test]
+fn a_partition_that_came_late_has_one_message_out_whatever_the_others_have() {
+    const MESSAGE_BYTES: u64 = 1 << 20;
+    let mut spooling = Spooling::new(SpoolOptions { bytes_max: u64::MAX, ..options() });
+    for partition in 0..8 {
+        spooling.found(orders(partition), 0, 100, 100 * MESSAGE_BYTES);
+    }
+    assert_eq!(load_all(&mut spooling, MESSAGE_BYTES).values().sum::<u64>(), SPOOL_LOADED_BYTES_MAX);
+    for partition in 8..20 {
+        spooling.found(orders(partition), 0, 100, 100 * MESSAGE_BYTES);
+    }
+    let late = load_all(&mut spooling, MESSAGE_BYTES);
+    assert_eq!(late, (8..20).map(|partition| (partition, MESSAGE_BYTES)).collect());
 }
 
 #[test]
