@@ -106,6 +106,12 @@ struct Lane {
     durable: u64,
     /// Behind the last one.
     end: u64,
+    /// Behind the last one that an earlier process left.
+    found_end: u64,
+    /// Bytes of those that were not loaded; near enough until they are.
+    found_bytes: u64,
+    /// Bytes of those that came since and were not loaded.
+    appended_bytes: u64,
     /// Messages from the mark on that were loaded.
     loaded: VecDeque<Loaded>,
     loaded_bytes: u64,
@@ -137,6 +143,20 @@ impl Lane {
         self.mark + self.loaded.len() as u64
     }
 
+    /// The message at this position was loaded and has so many bytes: by how much what was counted of it was too much, and too little.
+    fn counted(&mut self, at: u64, bytes: u64) -> (u64, u64) {
+        let is_found = at < self.found_end;
+        let (behind, unloaded) = match is_found {
+            true => (self.found_end, &mut self.found_bytes),
+            false => (self.end, &mut self.appended_bytes),
+        };
+        let counted = bytes.min(*unloaded);
+        *unloaded -= counted;
+        // Behind the last one of them nothing is left to be counted: it was an estimate, or some of them were damaged.
+        let excess = if at + 1 == behind { std::mem::take(unloaded) } else { 0 };
+        (excess, bytes - counted)
+    }
+
     /// How many bytes may be read now, if any. `share`: what this partition may have out; `rest`: what all may have yet.
     fn wanted(&self, share: u64, rest: u64) -> Option<u64> {
         let bytes = rest.min(share.saturating_sub(self.loaded_bytes));
@@ -164,9 +184,11 @@ impl Spooling {
         }
     }
 
-    /// What an earlier process left behind: durable messages at the positions from `mark` up to `end`.
+    /// What an earlier process left behind: durable messages at the positions from `mark` up to `end`, of about so many bytes. How many they
+    /// are is known once they were loaded.
     pub fn found(&mut self, partition: TopicPartition, mark: u64, end: u64, bytes: u64) {
-        let lane = Lane { mark, durable: end, end, ..Lane::default() };
+        let bytes = if mark == end { 0 } else { bytes };
+        let lane = Lane { mark, durable: end, end, found_end: end, found_bytes: bytes, ..Lane::default() };
         self.messages += end - mark;
         self.bytes += bytes;
         self.lanes.insert(partition, lane);
@@ -237,6 +259,7 @@ impl Spooling {
         if in_limbo {
             lane.limbo.insert(at);
         }
+        lane.appended_bytes += bytes;
         self.bytes += bytes;
         self.messages += 1;
     }
@@ -269,11 +292,14 @@ impl Spooling {
         })
     }
 
-    /// The next message of a partition was read: it goes to the engine now if this says so, and else was acknowledged before.
+    /// The next message of a partition was read: it goes to the engine now if this says so, and else was acknowledged before. One that is
+    /// damaged has no bytes.
     pub fn loaded(&mut self, partition: &TopicPartition, at: u64, bytes: u64, spooled_ms: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(partition).filter(|lane| lane.next() == at && at < lane.end) else {
             return false;
         };
+        let (excess, lacking) = lane.counted(at, bytes);
+        self.bytes = self.bytes - excess + lacking;
         lane.loaded_bytes += bytes;
         self.out_bytes += bytes;
         if lane.loaded.is_empty() {
@@ -345,7 +371,7 @@ impl Spooling {
             (lane.moved, self.moved) = (true, true);
             lane.loaded_bytes -= first.bytes;
             self.out_bytes -= first.bytes;
-            self.bytes = self.bytes.saturating_sub(first.bytes);
+            self.bytes -= first.bytes;
             self.messages -= 1;
         }
         match lane.loaded.front() {

@@ -403,7 +403,122 @@ impl Model {
     }
 }
 
+/// What one partition of a spool really holds.
+#[derive(Default)]
+struct Holding {
+    /// Bytes of each message; none of a damaged one.
+    sizes: Vec<u64>,
+    done: BTreeSet<u64>,
+    mark: u64,
+    loaded: u64,
+    /// Behind the last of those whose bytes are an estimate until they are loaded.
+    found_end: u64,
+    damaged: bool,
+}
+
+impl Holding {
+    fn end(&self) -> u64 {
+        self.sizes.len() as u64
+    }
+
+    fn bytes(&self) -> u64 {
+        self.sizes[self.mark as usize..].iter().sum()
+    }
+
+    fn is_exact(&self) -> bool {
+        self.loaded >= self.found_end && (!self.damaged || self.loaded == self.end())
+    }
+
+    fn load(&mut self, spooling: &mut Spooling, partition: u32, damaged: bool) {
+        if self.loaded == self.end() {
+            return;
+        }
+        let at = self.loaded;
+        if damaged {
+            self.sizes[at as usize] = 0;
+            self.damaged = true;
+        }
+        assert!(spooling.loaded(&orders(partition), at, self.sizes[at as usize], 0));
+        self.loaded += 1;
+        if damaged {
+            self.end_one(spooling, partition, at);
+        }
+    }
+
+    fn end_one(&mut self, spooling: &mut Spooling, partition: u32, at: u64) {
+        assert_eq!(spooling.done(&orders(partition), at), self.done.insert(at));
+        while self.done.contains(&self.mark) {
+            self.mark += 1;
+        }
+        // A spool that is empty has nothing to be unsure of.
+        self.damaged &= self.mark < self.end();
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Use {
+    Append(u32, u64),
+    Load(u32, bool),
+    Done(u32, prop::sample::Index),
+    /// The process ends; the next one is this many percent off.
+    Restart(u64),
+}
+
+fn uses() -> impl Strategy<Value = Vec<Use>> {
+    let one = prop_oneof![
+        8 => (0..3_u32, 0..1_000_u64).prop_map(|(partition, bytes)| Use::Append(partition, bytes)),
+        8 => (0..3_u32, prop::bool::weighted(0.1)).prop_map(|(partition, damaged)| Use::Load(partition, damaged)),
+        8 => (0..3_u32, any::<prop::sample::Index>()).prop_map(|(partition, which)| Use::Done(partition, which)),
+        1 => (0..300_u64).prop_map(Use::Restart),
+    ];
+    proptest::collection::vec(one, 1..300)
+}
+
 proptest! {
+    #[test]
+    fn the_bytes_that_are_counted_are_those_that_are_kept(uses in uses()) {
+        let options = || SpoolOptions { bytes_max: u64::MAX, ..options() };
+        let mut spooling = Spooling::new(options());
+        let mut holdings: [Holding; 3] = Default::default();
+        for step in uses {
+            match step {
+                Use::Append(partition, bytes) => {
+                    let holding = &mut holdings[partition as usize];
+                    spooling.appended(&orders(partition), holding.end(), bytes, 0, false);
+                    holding.sizes.push(bytes);
+                }
+                Use::Load(partition, damaged) => {
+                    holdings[partition as usize].load(&mut spooling, partition, damaged);
+                }
+                Use::Done(partition, which) => {
+                    let holding = &mut holdings[partition as usize];
+                    if holding.mark < holding.loaded {
+                        let at = holding.mark + which.index((holding.loaded - holding.mark) as usize) as u64;
+                        holding.end_one(&mut spooling, partition, at);
+                    }
+                }
+                Use::Restart(percent) => {
+                    spooling = Spooling::new(options());
+                    for (partition, holding) in (0..).zip(&mut holdings) {
+                        (holding.found_end, holding.loaded) = (holding.end(), holding.mark);
+                        holding.done.retain(|at| *at < holding.mark);
+                        let about = holding.bytes() * percent / 100;
+                        spooling.found(orders(partition), holding.mark, holding.end(), about);
+                    }
+                }
+            }
+            if holdings.iter().all(Holding::is_exact) {
+                let kept: u64 = holdings.iter().map(Holding::bytes).sum();
+                prop_assert_eq!(spooling.lag(0).bytes, kept);
+            }
+        }
+        for (partition, holding) in (0..).zip(&mut holdings) {
+            (0..holding.end()).for_each(|_| holding.load(&mut spooling, partition, false));
+            (holding.mark..holding.end()).for_each(|at| holding.end_one(&mut spooling, partition, at));
+        }
+        prop_assert_eq!((spooling.lag(0).bytes, spooling.lag(0).messages), (0, 0));
+    }
+
     #[test]
     fn everything_reaches_the_engine_in_order_whatever_happens(steps in steps()) {
         let mut model = Model::new();

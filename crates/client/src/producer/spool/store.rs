@@ -36,6 +36,7 @@ pub(in crate::producer) struct Found {
     pub(in crate::producer) partition: TopicPartition,
     pub(in crate::producer) mark: u64,
     pub(in crate::producer) end: u64,
+    /// About so many.
     pub(in crate::producer) bytes: u64,
 }
 
@@ -72,7 +73,9 @@ impl Store {
                 let Some(bounds) = log.bounds(*id) else { continue };
                 let partition = TopicPartition::new(Arc::clone(&topic.name), partition);
                 let (mark, end) = (bounds.log_start.max(0).unsigned_abs(), bounds.high_watermark.max(0).unsigned_abs());
-                found.push(Found { partition, mark, end, bytes: log.partition_bytes(*id) });
+                // Of what is before the mark, some is still on the disk, and waits for nothing.
+                let bytes = log.bytes_from(*id, bounds.log_start, usize::MAX) as u64;
+                found.push(Found { partition, mark, end, bytes });
             }
         }
         Ok((Self { log, closed: AtomicBool::new(false) }, found))
