@@ -111,7 +111,7 @@ impl Store {
         }
     }
 
-    /// Reads messages. Waits for the disk.
+    /// Reads messages, up to the first that cannot be read: that one is named by the read that begins with it. Waits for the disk.
     pub(in crate::producer) fn read(
         log: &Log,
         place: PartitionId,
@@ -123,10 +123,19 @@ impl Store {
         let from = i64::try_from(from).unwrap_or(i64::MAX);
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let read = log.read(place, from, bytes_max, true, ReadMode::Blocking)?;
-        let decoded = read.batches.iter().take(messages_max).map(|batch| {
-            decode(batch, partition).map_err(|cause| ReadError::Io(format!("a message in the spool: {cause}")))
-        });
-        decoded.collect()
+        let mut kept = Vec::new();
+        for batch in read.batches.iter().take(messages_max) {
+            match decode(batch, partition) {
+                Ok(message) => kept.push(message),
+                Err(_) if !kept.is_empty() => break,
+                Err(cause) => {
+                    tracing::error!(%partition, at = from, cause, "this is no message of a spool");
+                    let last = BatchHeader::parse(batch).map_or(from, |header| header.last_offset());
+                    return Err(ReadError::Damaged { first: from, last });
+                }
+            }
+        }
+        Ok(kept)
     }
 
     /// Ends it, and lets others have the folder. Waits for the disk.
@@ -170,6 +179,9 @@ pub(super) fn encode(record: &Record, spooled_ms: u64) -> Result<Vec<u8>, String
 
 fn decode(batch: &Bytes, partition: &TopicPartition) -> Result<Kept, String> {
     let records = Records::open(batch).map_err(|error| error.to_string())?;
+    if records.header().last_offset() != records.header().base_offset {
+        return Err("another program wrote it".to_owned());
+    }
     let record = records.iter().next().ok_or("an empty batch")?.map_err(|error| error.to_string())?;
     let (mut headers, mut times) = (Headers::default(), None);
     for header in record.headers() {
@@ -210,14 +222,53 @@ mod tests {
 
     use super::*;
 
+    fn stamp(sequence: u64) -> Stamp {
+        let (id, instance) = (MessageId::new("order-1").unwrap(), Instance::new("orders-1").unwrap());
+        Stamp { id, instance, epoch: 7, sequence }
+    }
+
+    fn record(sequence: u64) -> Record {
+        let mut headers = Headers::default();
+        headers.push(STAMP_HEADER, Some(stamp(sequence).encode()));
+        let (to, id) = (TopicPartition::new("orders", 0), Some(stamp(sequence).id.shared()));
+        Record { to, key: None, payload: None, headers, timestamp_ms: None, id }
+    }
+
+    #[tokio::test]
+    async fn what_is_before_a_message_that_cannot_be_read_comes_out_and_what_is_behind_it_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, found) = Store::open(folder.path()).unwrap();
+        assert!(found.is_empty());
+        let ticket = store.log().create_topic("orders", [7; 16], 1, BTreeMap::new()).unwrap();
+        store.log().durable(ticket).await.unwrap();
+        let orders = TopicPartition::new("orders", 0);
+        let place = store.place(&orders).unwrap();
+        let foreign = |records: usize| {
+            let one = NewRecord { timestamp: 0, key: None, value: None, headers: &[] };
+            let batch = (0..records).fold(BatchBuilder::new(Codec::None), |batch, _| batch.record(one));
+            batch.build().unwrap()
+        };
+        let message = |sequence| encode(&record(sequence), 1).unwrap();
+        let mut ticket = None;
+        for batch in [message(1), message(2), foreign(1), message(3), foreign(3), message(4)] {
+            ticket = Some(store.append(place, &batch).unwrap().1);
+        }
+        store.log().durable(ticket.unwrap()).await.unwrap();
+        let read = |from| {
+            let kept = Store::read(store.log(), place, &orders, from, 100, 1 << 20)?;
+            Ok(kept.into_iter().map(|kept| (kept.at, kept.stamp.sequence)).collect::<Vec<_>>())
+        };
+        assert_eq!(read(0), Ok(vec![(0, 1), (1, 2)]));
+        assert_eq!(read(2), Err(ReadError::Damaged { first: 2, last: 2 }));
+        assert_eq!(read(3), Ok(vec![(3, 3)]));
+        assert_eq!(read(4), Err(ReadError::Damaged { first: 4, last: 6 }));
+        assert_eq!(read(7), Ok(vec![(7, 4)]));
+        store.close();
+    }
+
     #[test]
     fn a_message_comes_out_of_the_spool_as_it_went_in() {
-        let stamp = Stamp {
-            id: MessageId::new("order-1").unwrap(),
-            instance: Instance::new("orders-1").unwrap(),
-            epoch: 7,
-            sequence: 3,
-        };
+        let stamp = stamp(3);
         for (key, payload, timestamp_ms) in
             [(None, None, None), (Some("k"), Some("100 beans"), Some(-5)), (Some(""), Some(""), Some(0))]
         {
