@@ -35,6 +35,6 @@ pub use sequences::{
     UNREPORTED_INTERVALS_MAX,
 };
 pub use spool::{
-    OthersEvidence, SPOOL_AWAY_AFTER_MS_DEFAULT, SPOOL_BYTES_MAX_DEFAULT, SPOOL_LOADED_BYTES_MAX,
+    Movable, OthersEvidence, SPOOL_AWAY_AFTER_MS_DEFAULT, SPOOL_BYTES_MAX_DEFAULT, SPOOL_LOADED_BYTES_MAX,
     SPOOL_WINDOW_BYTES_MAX, SPOOL_WINDOW_MAX, SpoolFull, SpoolLag, SpoolOptions, SpoolRead, Spooling,
 };

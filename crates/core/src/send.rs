@@ -409,10 +409,14 @@ impl<T> Sends<T> {
         }))
     }
 
-    /// Takes the messages out that have not ended, but for those that last, in the order in which they were accepted. `wanted` is asked
-    /// about each, with whether the engine has it.
-    pub fn take_out(&mut self, now_ms: u64, mut wanted: impl FnMut(&T, bool) -> bool) -> Vec<TakenOut<T>> {
-        self.advance(now_ms);
+    /// The messages that have not ended, but for those that last, in the order in which they were accepted: what came with each, and whether
+    /// the engine has it.
+    pub fn unended(&self) -> impl Iterator<Item = (&T, bool)> {
+        let entries = self.unended_slots().into_iter().filter_map(|slot| self.entries[slot].as_ref());
+        entries.map(|entry| (&entry.item, entry.state == State::InFlight))
+    }
+
+    fn unended_slots(&self) -> Vec<usize> {
         let mut slots: Vec<_> = self
             .entries
             .iter()
@@ -420,11 +424,18 @@ impl<T> Sends<T> {
             .filter_map(|(slot, entry)| entry.as_ref().filter(|entry| !entry.lasting).map(|entry| (entry.number, slot)))
             .collect();
         slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Takes messages out that have not ended; of [`Sends::unended`], and in that order, those that are `wanted`.
+    pub fn take_out(&mut self, now_ms: u64, mut wanted: impl FnMut(&T) -> bool) -> Vec<TakenOut<T>> {
+        self.advance(now_ms);
+        let slots = self.unended_slots();
         let mut taken = Vec::with_capacity(slots.len());
-        for (_, slot) in slots {
+        for slot in slots {
             let Some(entry) = self.entries[slot].as_ref() else { continue };
             let (lane, in_flight) = (entry.lane, entry.state == State::InFlight);
-            if !wanted(&entry.item, in_flight) || self.stamped(slot).is_err() {
+            if !wanted(&entry.item) || self.stamped(slot).is_err() {
                 continue;
             }
             if let Some((id, entry)) = self.remove(slot)

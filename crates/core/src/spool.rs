@@ -229,7 +229,11 @@ impl Spooling {
 
     /// Whether a message of this partition goes to the spool.
     pub fn takes(&self, partition: &TopicPartition) -> bool {
-        self.away || self.lanes.get(partition).is_some_and(|lane| !lane.is_empty())
+        self.away || self.holds_of(partition)
+    }
+
+    fn holds_of(&self, partition: &TopicPartition) -> bool {
+        self.lanes.get(partition).is_some_and(|lane| !lane.is_empty())
     }
 
     /// Whether something of a topic is in the spool.
@@ -244,6 +248,26 @@ impl Spooling {
             Some(all) if all <= max => Ok(()),
             _ => Err(SpoolFull { bytes: self.bytes, max }),
         }
+    }
+
+    /// What of the messages that the engine's client has not ended goes to the spool; given in the order in which they were sent, as partition,
+    /// bytes, and whether the engine may have it. That one may yet be acknowledged, so it does not end for want of room here: the partition
+    /// keeps all of them up to the last such one where it has them. Never does a message go here of which an earlier one of its partition
+    /// stays behind with the engine, or a later one is here already: it would be overtaken.
+    pub fn movable<'a>(&self, unended: impl Iterator<Item = (&'a TopicPartition, u64, bool)>) -> Movable {
+        let (mut needed, mut seen): (u64, BTreeMap<&TopicPartition, usize>) = (0, BTreeMap::new());
+        let mut staying = BTreeMap::new();
+        for (partition, bytes, in_flight) in unended {
+            let before = seen.entry(partition).or_default();
+            *before += 1;
+            needed = needed.saturating_add(bytes);
+            if self.holds_of(partition) {
+                staying.insert(partition.clone(), usize::MAX);
+            } else if in_flight && (staying.contains_key(partition) || self.room(needed).is_err()) {
+                staying.insert(partition.clone(), *before);
+            }
+        }
+        Movable { staying }
     }
 
     /// A message was put behind the others of its partition, where it has this position. `in_limbo`: the engine's client has it, too.
@@ -387,6 +411,23 @@ impl Spooling {
         let oldest_ms = self.lanes.values().filter_map(|lane| lane.oldest_ms).min();
         let oldest_ms = oldest_ms.map(|oldest_ms| now_ms.saturating_sub(oldest_ms));
         SpoolLag { messages: self.messages, bytes: self.bytes, oldest_ms }
+    }
+}
+
+/// See [`Spooling::movable`].
+#[derive(Debug)]
+pub struct Movable {
+    /// How many of a partition's first messages stay where they are.
+    staying: BTreeMap<TopicPartition, usize>,
+}
+
+impl Movable {
+    /// Whether the next message goes to the spool: to be asked for each of them, in the same order.
+    pub fn takes(&mut self, partition: &TopicPartition) -> bool {
+        let Some(staying) = self.staying.get_mut(partition) else { return true };
+        let stays = *staying > 0;
+        *staying = staying.saturating_sub(1);
+        !stays
     }
 }
 

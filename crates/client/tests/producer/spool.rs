@@ -133,6 +133,26 @@ async fn what_the_engine_had_when_it_fell_silent_is_kept_too_and_not_sent_twice_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_had_stays_with_it_if_the_spool_has_no_room_for_all_of_its_partition() {
+    let world = World::start(&[("orders", 1)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let builder = world.baton.producer("orders-svc").linger_ms(0).spool(spool(folder.path()).bytes_max(5_000));
+    let producer = builder.await.unwrap();
+    producer.send(numbered("orders", 0)).await.unwrap();
+    world.proxy.set(Fault::Stall);
+    let sent: Vec<_> = (1..=20).map(|at| producer.send(numbered("orders", at))).collect();
+    until("the engine counts as away", || producer.spool().is_some_and(|spool| spool.engine_away)).await;
+    assert_eq!(producer.spool().map(|spool| spool.messages), Some(0), "a later one could be with the engine before it");
+    world.proxy.set(Fault::None);
+    for sent in sent {
+        assert!(!is_spooled(&sent.await.unwrap()));
+    }
+    let stored: Vec<_> = stored(&world, 0).await.into_iter().map(|(at, ..)| at).collect();
+    assert_eq!(stored, (0..=20).collect::<Vec<_>>());
+    assert!(producer.close(LONG).await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_refuses_what_it_has_no_room_for_and_takes_it_later() {
     let mut world = World::start(&[("orders", 1)]).await;
     let folder = tempfile::tempdir().unwrap();

@@ -515,7 +515,7 @@ fn what_is_taken_out_has_numbers_in_order_and_does_not_end_here() {
     hand_over(&mut sends, 0).unwrap();
     while hand_over(&mut sends, 0).is_some() {}
     sends.resolved(ids[0], 0, 0, UNKNOWN);
-    let taken = sends.take_out(10, |item, _| *item != 5);
+    let taken = sends.take_out(10, |item| *item != 5);
     let seen: Vec<_> =
         taken.iter().map(|taken| (taken.item, taken.stamp.sequence, taken.in_flight, taken.fate)).collect();
     assert_eq!(

@@ -118,6 +118,33 @@ fn a_full_spool_takes_nothing_and_room_comes_back_with_what_is_done() {
     assert!(spooling.room(u64::MAX).is_err());
 }
 
+/// Which of these messages go to the spool.
+fn moved(spooling: &Spooling, unended: &[(u32, u64, bool)]) -> Vec<bool> {
+    let partitions: Vec<_> = unended.iter().map(|(partition, ..)| orders(*partition)).collect();
+    let told = partitions.iter().zip(unended).map(|(partition, (_, bytes, in_flight))| (partition, *bytes, *in_flight));
+    let mut movable = spooling.movable(told);
+    partitions.iter().map(|partition| movable.takes(partition)).collect()
+}
+
+#[test]
+fn what_the_engine_has_of_a_partition_goes_to_the_spool_as_a_whole_or_not_at_all() {
+    let mut spooling = away();
+    let all = [(0, 1_500, true), (0, 1_500, true), (1, 1_000, true), (0, 100, false)];
+    assert_eq!(moved(&spooling, &all), [true; 4], "they fill it");
+    let (more, queued) = ((0, 1, true), (0, 100, false));
+    assert_eq!(
+        moved(&spooling, &[all[0], all[1], all[2], more, queued]),
+        [false, false, true, false, true],
+        "what would be overtaken by another one that stays with the engine stays too"
+    );
+    keep(&mut spooling, 1, 0);
+    assert_eq!(
+        moved(&spooling, &[(1, 1, true), (1, 1, false), (0, 1, true)]),
+        [false, false, true],
+        "later ones are there"
+    );
+}
+
 #[test]
 fn a_mark_that_could_not_be_set_down_is_given_again() {
     let mut spooling = away();
@@ -475,6 +502,22 @@ fn uses() -> impl Strategy<Value = Vec<Use>> {
 }
 
 proptest! {
+    #[test]
+    fn no_message_goes_to_the_spool_before_one_that_stays_with_the_engine(
+        unended in proptest::collection::vec((0..3_u32, 0..500_u64, any::<bool>()), 0..40)
+    ) {
+        let spooling = away();
+        let moved = moved(&spooling, &unended);
+        for partition in 0..3 {
+            let of_it = || unended.iter().zip(&moved).filter(|((of, ..), _)| *of == partition);
+            let staying = of_it().take_while(|(_, moved)| !**moved).count();
+            prop_assert!(of_it().skip(staying).all(|((_, _, in_flight), moved)| *moved && (staying == 0 || !*in_flight)));
+        }
+        let last = unended.iter().zip(&moved).rposition(|((_, _, in_flight), moved)| *in_flight && *moved);
+        let needed: u64 = unended.iter().take(last.map_or(0, |last| last + 1)).map(|(_, bytes, _)| bytes).sum();
+        prop_assert!(needed <= BYTES_MAX, "there is room for all that may not end for want of it");
+    }
+
     #[test]
     fn the_bytes_that_are_counted_are_those_that_are_kept(uses in uses()) {
         let options = || SpoolOptions { bytes_max: u64::MAX, ..options() };

@@ -103,12 +103,12 @@ impl Driver {
             return;
         }
         tracing::warn!("the engine does not answer: messages go to the spool until it does");
-        let mut needed = 0;
-        let taken = self.parts.sends.take_out(now_ms, |item, in_flight| {
-            needed += item.hold.message_bytes() + STAMPED_BYTES;
-            // What the engine has may yet be acknowledged; it is not given up for want of room here.
-            desk.place(&item.record.to).is_some() && (!in_flight || desk.room(needed).is_ok())
-        });
+        let sends = &mut self.parts.sends;
+        let bytes = |item: &Item| (item.hold.message_bytes() + STAMPED_BYTES) as u64;
+        let mut movable =
+            desk.spooling.movable(sends.unended().map(|(item, in_flight)| (&item.record.to, bytes(item), in_flight)));
+        let taken =
+            sends.take_out(now_ms, |item| movable.takes(&item.record.to) && desk.place(&item.record.to).is_some());
         for TakenOut { id, item, stamp, ticket, in_flight, fate, attempts, .. } in taken {
             let limbo = in_flight.then_some(id);
             self.write(ToSpool { item, stamp, ticket, fate, attempts, limbo }, now_ms);
