@@ -10,6 +10,7 @@ mod message;
 mod message_id;
 pub mod partitioner;
 mod ranges;
+pub mod relay;
 mod retry;
 mod send;
 mod sequences;

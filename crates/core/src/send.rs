@@ -381,6 +381,28 @@ impl<T> Sends<T> {
         stamp: Stamp,
         item: T,
     ) -> Result<SendId, Refused<T>> {
+        self.accept_kept(now_ms, partition, stamp, item, true)
+    }
+
+    /// The same for who can do something with a message that the engine refuses for good: it ends then. There is no deadline.
+    pub fn accept_stamped(
+        &mut self,
+        now_ms: u64,
+        partition: &TopicPartition,
+        stamp: Stamp,
+        item: T,
+    ) -> Result<SendId, Refused<T>> {
+        self.accept_kept(now_ms, partition, stamp, item, false)
+    }
+
+    fn accept_kept(
+        &mut self,
+        now_ms: u64,
+        partition: &TopicPartition,
+        stamp: Stamp,
+        item: T,
+        lasting: bool,
+    ) -> Result<SendId, Refused<T>> {
         self.advance(now_ms);
         let lane = match self.closed {
             true => Err(Refusal::Closed),
@@ -405,7 +427,7 @@ impl<T> Sends<T> {
             unknown: false,
             stamp: Some(stamp),
             ticket: None,
-            lasting: true,
+            lasting,
         }))
     }
 

@@ -1,0 +1,618 @@
+//! The way of rows from being found to being forgotten.
+
+mod evidence;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::window::{BadWindow, Claimed, Window};
+use crate::stamp::{Instance, Stamp};
+use crate::{Fate, MessageId, Report, Sequences, Ticket, TopicPartition};
+
+use evidence::Older;
+
+/// How many rows a relay works on at a time: a second of what a slow engine takes, and a few MiB of small rows.
+pub const ROWS_MAX_DEFAULT: usize = 8_192;
+/// How many rows of a shard may be claimed at a time: its window is written anew with each claim, and stays within a page of the database.
+pub const WINDOW_ROWS_MAX: usize = 512;
+/// How much of what a relay works on may be for one partition, as a divisor.
+const PARTITION_SHARE: usize = 4;
+/// After so long without an acknowledgement a partition that has its share counts as stuck, in milliseconds: its rows stay in the table and
+/// leave their room to others, until it takes something again.
+pub const STUCK_MS: u64 = 5_000;
+
+/// Bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`ROWS_MAX_DEFAULT`].
+    pub rows_max: usize,
+    /// See [`WINDOW_ROWS_MAX`].
+    pub window_rows_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows_max: ROWS_MAX_DEFAULT, window_rows_max: WINDOW_ROWS_MAX }
+    }
+}
+
+/// A row of the outbox. `T` is what the caller wants to have with it: the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row<T> {
+    /// Its place in the table, never used again; within a key the order in which rows are to be sent.
+    pub position: i64,
+    /// Which shard its key belongs to.
+    pub shard: u16,
+    /// Where it goes.
+    pub topic: Arc<str>,
+    /// What keeps it in order with others.
+    pub key: Option<Bytes>,
+    /// Its message's id.
+    pub id: MessageId,
+    /// What comes with it.
+    pub item: T,
+}
+
+/// Which partition a row goes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// This one.
+    To(u32),
+    /// Not known yet: the engine has not said how many there are.
+    Later,
+    /// None, and why.
+    Never(String),
+}
+
+/// A row that the engine cannot have. It stays in the table until somebody looks at it, and so do later ones of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Which row.
+    pub position: i64,
+    /// Of which shard.
+    pub shard: u16,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is to be written in one transaction: all of it, or nothing if one of the shards is not ours any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The windows of shards, each under the epoch that it must still have.
+    pub windows: Vec<(u16, u32, Bytes)>,
+    /// Rows that the engine has: to be deleted.
+    pub done: Vec<i64>,
+    /// Rows to be parked.
+    pub parked: Vec<Parked>,
+}
+
+/// A row that is to be handed to the engine. What became of it is told to [`Claims::acknowledged`] or [`Claims::refused`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing<T> {
+    /// Which row.
+    pub position: i64,
+    /// Of which shard.
+    pub shard: u16,
+    /// Where it goes.
+    pub to: TopicPartition,
+    /// The same in every attempt, of every relay.
+    pub stamp: Stamp,
+    /// What came with it.
+    pub item: T,
+}
+
+/// A key of a topic.
+type Key = (Arc<str>, Bytes);
+
+#[derive(Debug)]
+struct Shard {
+    epoch: u32,
+    instance: Instance,
+    /// As it is, or is to be, in the database.
+    window: Window,
+    /// It differs from the database and from what is being written there, or may.
+    changed: bool,
+    sequences: Sequences,
+    /// Of claims that were made before it was ours.
+    older: Older,
+    /// Claims of others have not been read yet: nothing newer may go before them.
+    resuming: bool,
+    leaving: bool,
+}
+
+/// A row that is claimed, or is about to be.
+#[derive(Debug)]
+struct Under {
+    shard: u16,
+    to: TopicPartition,
+    key: Option<Bytes>,
+    /// None for those that were claimed under an older epoch.
+    ticket: Option<Ticket>,
+    claimed: Claimed,
+}
+
+/// All the rows that a relay works on.
+///
+/// ```text
+/// found ─▶ waiting ─ change ─▶ claimed ─ written ─▶ Outgoing ─ acknowledged ─▶ done ─ change, written ─▶ forgotten
+///             │                                        └─────── refused ─────▶ parked
+///             └─▶ left in the table: its key is parked, or its partition takes nothing now
+/// ```
+///
+/// One [`Change`] is written at a time. Rows of a key are claimed in the order of their positions, and handed over in the order in which
+/// they were claimed.
+#[derive(Debug)]
+pub struct Claims<T> {
+    limits: Limits,
+    now_ms: u64,
+    shards: BTreeMap<u16, Shard>,
+    waiting: VecDeque<Row<T>>,
+    /// Positions of those that wait.
+    waits: HashSet<i64>,
+    under: HashMap<i64, Under>,
+    /// Claimed, and to be handed over once that is written.
+    claiming: Vec<Outgoing<T>>,
+    done: Vec<(u16, i64)>,
+    parked: Vec<Parked>,
+    writing: Option<Writing>,
+    /// Rows that have left the table, with the look after which no query can bring them any more.
+    gone: VecDeque<(u64, i64)>,
+    /// These, and those that are to leave it.
+    gone_set: HashSet<i64>,
+    looks: u64,
+    /// Looks before this one say nothing any more.
+    since: u64,
+    parked_keys: HashSet<Key>,
+    loads: HashMap<TopicPartition, Load>,
+    /// What was passed over because it takes nothing now.
+    stuck: HashSet<TopicPartition>,
+    stuck_topics: HashSet<Arc<str>>,
+    restart: bool,
+    /// Of shards that are not ours any more, and those that could not be sent.
+    reports: Vec<Report>,
+}
+
+/// The change that is being written.
+#[derive(Debug)]
+struct Writing {
+    shards: Vec<u16>,
+    /// How many of those that are done it holds, from the first one on.
+    done: usize,
+    parked: usize,
+}
+
+/// What is under way to a partition.
+#[derive(Debug)]
+struct Load {
+    rows: usize,
+    /// When it took something last, or began to.
+    moved_ms: u64,
+}
+
+impl<T> Claims<T> {
+    /// No shard yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            now_ms: 0,
+            shards: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            waits: HashSet::new(),
+            under: HashMap::new(),
+            claiming: Vec::new(),
+            done: Vec::new(),
+            parked: Vec::new(),
+            writing: None,
+            gone: VecDeque::new(),
+            gone_set: HashSet::new(),
+            looks: 0,
+            since: 0,
+            parked_keys: HashSet::new(),
+            loads: HashMap::new(),
+            stuck: HashSet::new(),
+            stuck_topics: HashSet::new(),
+            restart: false,
+            reports: Vec::new(),
+        }
+    }
+
+    /// A shard is ours under this epoch, above all that it had before. Gives back the positions of rows that others have claimed: they are
+    /// to be read and handed to [`Claims::resumed`]. Before anything else is looked for, [`Claims::set_parked_keys`] is to be told what is
+    /// parked by now.
+    ///
+    /// # Errors
+    /// When the window cannot be read: the shard must not be worked on.
+    pub fn gained(&mut self, shard: u16, epoch: u32, instance: Instance, window: &[u8]) -> Result<Vec<i64>, BadWindow> {
+        let window = Window::decode(window)?;
+        let positions: Vec<i64> = window.iter().map(|(position, _)| position).collect();
+        let sequences = Sequences::new(instance.clone(), epoch);
+        let (resuming, older) = (!positions.is_empty(), Older::default());
+        let made = Shard { epoch, instance, window, changed: false, sequences, older, resuming, leaving: false };
+        self.forget(shard);
+        self.shards.insert(shard, made);
+        self.start_again();
+        Ok(positions)
+    }
+
+    /// The rows that [`Claims::gained`] asked for. Gives back what is to be handed over, in this order, before anything else of the shard.
+    /// A claim whose row is not there any more is given up: somebody deleted it by hand.
+    pub fn resumed(&mut self, shard: u16, rows: Vec<Row<T>>, now_ms: u64) -> Vec<Outgoing<T>> {
+        let Some(ours) = self.shards.get_mut(&shard).filter(|ours| ours.resuming) else { return Vec::new() };
+        ours.resuming = false;
+        let mut rows: HashMap<i64, Row<T>> = rows.into_iter().map(|row| (row.position, row)).collect();
+        let mut claims: Vec<(i64, Claimed)> = ours.window.iter().collect();
+        // Of one sequence in the order of its numbers, which is the one in which they were claimed.
+        claims.sort_by_key(|(position, claimed)| (claimed.epoch, claimed.sequence, *position));
+        let mut outgoing = Vec::with_capacity(claims.len());
+        for (position, claimed) in claims {
+            let Some(row) = rows.remove(&position) else {
+                ours.window.remove(position);
+                ours.changed = true;
+                continue;
+            };
+            let to = TopicPartition { topic: row.topic, partition: claimed.partition };
+            let (epoch, sequence) = (claimed.epoch, claimed.sequence);
+            let stamp = Stamp { id: row.id, instance: ours.instance.clone(), epoch, sequence };
+            ours.older.resumed(&to, claimed);
+            load(&mut self.loads, &to, now_ms);
+            let under = Under { shard, to: to.clone(), key: row.key, ticket: None, claimed };
+            self.under.insert(position, under);
+            outgoing.push(Outgoing { position, shard, to, stamp, item: row.item });
+        }
+        outgoing
+    }
+
+    /// The shard is somebody else's: nothing of it is ours to write. What the engine has of it goes on; nobody needs to hear of it.
+    pub fn lost(&mut self, shard: u16) {
+        self.forget(shard);
+    }
+
+    fn forget(&mut self, shard: u16) {
+        let Some(mut gone) = self.shards.remove(&shard) else { return };
+        self.reports.append(&mut gone.take_reports(self.now_ms, true));
+        let loads = &mut self.loads;
+        self.under.retain(|_, under| {
+            let ours = under.shard != shard;
+            if !ours {
+                unload(loads, &under.to, 0);
+            }
+            ours
+        });
+        self.claiming.retain(|outgoing| outgoing.shard != shard);
+        let gone = &mut self.gone_set;
+        self.done.retain(|(of, position)| *of != shard || !gone.remove(position));
+        self.parked.retain(|parked| parked.shard != shard || !gone.remove(&parked.position));
+        self.leave_waiting(|row| row.shard == shard);
+        self.write_again();
+        self.unstick();
+    }
+
+    /// What is being written will have to be written once more: with less in it, or because it was refused.
+    fn write_again(&mut self) {
+        for shard in self.writing.take().into_iter().flat_map(|writing| writing.shards) {
+            if let Some(ours) = self.shards.get_mut(&shard) {
+                ours.changed = true;
+            }
+        }
+    }
+
+    /// Takes no more rows of the shard; see [`Claims::left`].
+    pub fn leave(&mut self, shard: u16) {
+        if let Some(ours) = self.shards.get_mut(&shard) {
+            ours.leaving = true;
+            self.leave_waiting(|row| row.shard == shard);
+        }
+    }
+
+    /// Shards that are being left and of which nothing is claimed: to be given up in the database, under these epochs. They are not ours
+    /// from now on.
+    pub fn left(&mut self) -> Vec<(u16, u32)> {
+        let idle = |shard: &&Shard| shard.leaving && shard.window.is_empty() && !shard.changed && !shard.resuming;
+        let shards = self.shards.iter().filter(|(_, shard)| self.writing.is_none() && idle(shard));
+        let left: Vec<(u16, u32)> = shards.map(|(number, shard)| (*number, shard.epoch)).collect();
+        for (shard, _) in &left {
+            self.forget(*shard);
+        }
+        left
+    }
+
+    /// The shards that are ours, and are not being left.
+    pub fn shards(&self) -> BTreeSet<u16> {
+        self.shards.iter().filter(|(_, shard)| !shard.leaving).map(|(number, _)| *number).collect()
+    }
+
+    /// How many more rows may be found.
+    pub fn room(&self) -> usize {
+        self.limits.rows_max.saturating_sub(self.waiting.len() + self.under.len())
+    }
+
+    /// How many rows are being worked on.
+    pub fn len(&self) -> usize {
+        self.waiting.len() + self.under.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keys whose later rows stay in the table, because one of theirs is parked.
+    pub fn parked_keys(&self) -> usize {
+        self.parked_keys.len()
+    }
+
+    /// The keys of rows that are parked in the database. A key that is not among them any more flows again.
+    pub fn set_parked_keys(&mut self, keys: impl IntoIterator<Item = Key>) {
+        let keys: HashSet<Key> = keys.into_iter().collect();
+        // What was parked here may not have been written when that was read.
+        let unwritten = self.parked.is_empty() && self.writing.is_none();
+        if unwritten && self.parked_keys.iter().any(|key| !keys.contains(key)) {
+            self.start_again();
+        }
+        if unwritten {
+            self.parked_keys = keys
+        } else {
+            self.parked_keys.extend(keys)
+        }
+        let parked = std::mem::take(&mut self.parked_keys);
+        self.leave_waiting(|row| {
+            row.key.as_ref().is_some_and(|key| parked.contains(&(row.topic.clone(), key.clone())))
+        });
+        self.parked_keys = parked;
+    }
+
+    /// To be called before each query for rows. `true`: the search has to begin at the beginning of the table, because rows were left there
+    /// that can go on now. The number belongs to what the query brings.
+    pub fn look(&mut self) -> (u64, bool) {
+        self.looks += 1;
+        (self.looks, std::mem::take(&mut self.restart))
+    }
+
+    /// Rows were left in the table that can go on now, or were seen before others could have sent them. What waits may be behind one of
+    /// these, and so may what a query brings that has begun already.
+    fn start_again(&mut self) {
+        self.restart = true;
+        self.since = self.looks + 1;
+        self.waiting.clear();
+        self.waits.clear();
+    }
+
+    /// Rows that a query has brought, by position. What is known already is passed over.
+    pub fn found(&mut self, look: u64, rows: Vec<Row<T>>) {
+        while let Some((_, position)) = self.gone.pop_front_if(|(last, _)| *last < look) {
+            self.gone_set.remove(&position);
+        }
+        if look < self.since {
+            return;
+        }
+        for row in rows {
+            let Some(shard) = self.shards.get(&row.shard).filter(|shard| !shard.leaving) else { continue };
+            // In the window and not under way yet: others have claimed it, and it is being read.
+            let known = self.under.contains_key(&row.position)
+                || self.gone_set.contains(&row.position)
+                || self.waits.contains(&row.position)
+                || shard.resuming && shard.window.contains(row.position);
+            if !known && !self.is_parked(&row) && !self.stuck_topics.contains(&row.topic) {
+                self.waits.insert(row.position);
+                self.waiting.push_back(row);
+            }
+        }
+    }
+
+    fn is_parked(&self, row: &Row<T>) -> bool {
+        let key = row.key.as_ref().filter(|_| !self.parked_keys.is_empty());
+        key.is_some_and(|key| self.parked_keys.contains(&(Arc::clone(&row.topic), key.clone())))
+    }
+
+    fn leave_waiting(&mut self, left: impl Fn(&Row<T>) -> bool) {
+        let waits = &mut self.waits;
+        self.waiting.retain(|row| {
+            let left = left(row);
+            if left {
+                waits.remove(&row.position);
+            }
+            !left
+        });
+    }
+
+    /// What is to be written now, if there is anything and nothing is being written. `place` says where a row goes.
+    pub fn change(&mut self, now_ms: u64, mut place: impl FnMut(&Row<T>) -> Placed) -> Option<Change> {
+        if self.writing.is_some() {
+            return None;
+        }
+        self.claim(now_ms, &mut place);
+        for (shard, position) in &self.done {
+            if let Some(ours) = self.shards.get_mut(shard) {
+                ours.window.remove(*position);
+                ours.changed = true;
+            }
+        }
+        let changed = self.shards.iter_mut().filter_map(|(number, shard)| {
+            std::mem::take(&mut shard.changed).then(|| (*number, shard.epoch, Bytes::from(shard.window.encode())))
+        });
+        let windows: Vec<_> = changed.collect();
+        if windows.is_empty() {
+            return None;
+        }
+        let shards = windows.iter().map(|(shard, ..)| *shard).collect();
+        self.writing = Some(Writing { shards, done: self.done.len(), parked: self.parked.len() });
+        let done = self.done.iter().map(|(_, position)| *position).collect();
+        Some(Change { windows, done, parked: self.parked.clone() })
+    }
+
+    fn claim(&mut self, now_ms: u64, place: &mut impl FnMut(&Row<T>) -> Placed) {
+        let mut later = HashSet::new();
+        let mut kept = VecDeque::new();
+        while let Some(row) = self.waiting.pop_front() {
+            let Some(shard) = self.shards.get(&row.shard) else { continue };
+            let blocked = shard.resuming || shard.window.len() >= self.limits.window_rows_max;
+            if blocked || later.contains(&row.topic) {
+                kept.push_back(row);
+                continue;
+            }
+            // Parked a moment ago by one before it.
+            if self.is_parked(&row) {
+                self.waits.remove(&row.position);
+                continue;
+            }
+            match place(&row) {
+                Placed::To(partition) => self.claim_row(row, partition, now_ms, &mut kept),
+                Placed::Later => {
+                    later.insert(Arc::clone(&row.topic));
+                    kept.push_back(row);
+                }
+                Placed::Never(reason) => {
+                    self.waits.remove(&row.position);
+                    self.park(row.shard, row.position, Arc::clone(&row.topic), row.key, reason);
+                }
+            }
+        }
+        self.waiting = kept;
+        if !later.is_empty() && self.waiting.len() > self.limits.rows_max / PARTITION_SHARE {
+            self.leave_waiting(|row| later.contains(&row.topic));
+            self.stuck_topics.extend(later);
+        }
+    }
+
+    fn claim_row(&mut self, row: Row<T>, partition: u32, now_ms: u64, kept: &mut VecDeque<Row<T>>) {
+        let to = TopicPartition { topic: Arc::clone(&row.topic), partition };
+        match self.loads.get(&to) {
+            _ if !self.stuck.is_empty() && self.stuck.contains(&to) => {
+                self.waits.remove(&row.position);
+                return;
+            }
+            Some(load) if load.rows >= self.limits.rows_max / PARTITION_SHARE => {
+                if now_ms.saturating_sub(load.moved_ms) >= STUCK_MS {
+                    self.waits.remove(&row.position);
+                    self.stuck.insert(to);
+                } else {
+                    kept.push_back(row);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let Some(shard) = self.shards.get_mut(&row.shard) else { return };
+        let Ok(ticket) = shard.sequences.allot(&to, now_ms) else {
+            // Its evidence cannot be told now: it waits until it can.
+            kept.push_back(row);
+            return;
+        };
+        let (epoch, sequence) = (ticket.epoch(), ticket.sequence());
+        let claimed = Claimed { partition, epoch, sequence };
+        shard.window.insert(row.position, claimed);
+        shard.changed = true;
+        self.waits.remove(&row.position);
+        load(&mut self.loads, &to, now_ms);
+        let stamp = Stamp { id: row.id, instance: shard.instance.clone(), epoch, sequence };
+        let (position, of) = (row.position, row.shard);
+        let under = Under { shard: of, to: to.clone(), key: row.key, ticket: Some(ticket), claimed };
+        self.under.insert(position, under);
+        self.claiming.push(Outgoing { position, shard: of, to, stamp, item: row.item });
+    }
+
+    /// What [`Claims::change`] gave is written. Gives back what is to be handed over, in this order.
+    pub fn written(&mut self) -> Vec<Outgoing<T>> {
+        let Some(Writing { done, parked, .. }) = self.writing.take() else { return Vec::new() };
+        let done = self.done.drain(..done).map(|(_, position)| position);
+        for position in done.chain(self.parked.drain(..parked).map(|parked| parked.position)) {
+            self.gone.push_back((self.looks, position));
+        }
+        std::mem::take(&mut self.claiming)
+    }
+
+    /// It is not written, because these shards are not ours any more under these epochs. The rest goes into the next change.
+    pub fn fenced(&mut self, shards: &[(u16, u32)]) {
+        self.write_again();
+        for (shard, epoch) in shards {
+            if self.shards.get(shard).is_some_and(|ours| ours.epoch == *epoch) {
+                self.forget(*shard);
+            }
+        }
+    }
+
+    /// The engine has the row.
+    pub fn acknowledged(&mut self, position: i64, now_ms: u64) {
+        if let Some(under) = self.ended(position, None, now_ms) {
+            self.done.push((under.shard, position));
+            self.gone_set.insert(position);
+        }
+    }
+
+    /// The engine does not take the row, whatever is tried.
+    pub fn refused(&mut self, position: i64, fate: Fate, reason: String, now_ms: u64) {
+        let Some(Under { shard, to, key, .. }) = self.ended(position, Some(fate), now_ms) else { return };
+        if let Some(ours) = self.shards.get_mut(&shard) {
+            ours.window.remove(position);
+        }
+        self.park(shard, position, to.topic, key, reason);
+    }
+
+    fn park(&mut self, shard: u16, position: i64, topic: Arc<str>, key: Option<Bytes>, reason: String) {
+        if let Some(key) = key {
+            self.leave_waiting(|row| row.topic == topic && row.key.as_ref() == Some(&key));
+            self.parked_keys.insert((topic, key));
+        }
+        // With the window, so that it is looked at whose the shard is.
+        if let Some(ours) = self.shards.get_mut(&shard) {
+            ours.changed = true;
+        }
+        self.parked.push(Parked { position, shard, reason });
+        self.gone_set.insert(position);
+    }
+
+    fn ended(&mut self, position: i64, refused: Option<Fate>, now_ms: u64) -> Option<Under> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let mut under = self.under.remove(&position)?;
+        if let Some(ours) = self.shards.get_mut(&under.shard) {
+            match (under.ticket.take(), refused) {
+                (Some(ticket), None) => _ = ours.sequences.acknowledged(ticket, now_ms),
+                (Some(ticket), Some(fate)) => _ = ours.sequences.abandoned(ticket, fate, now_ms),
+                (None, refused) => ours.older.ended(&under.to, under.claimed, refused),
+            }
+        }
+        let left = unload(&mut self.loads, &under.to, now_ms);
+        if left <= self.limits.rows_max / PARTITION_SHARE / 2 && self.stuck.remove(&under.to) {
+            self.start_again();
+        }
+        Some(under)
+    }
+
+    /// A topic's partitions are known.
+    pub fn topic_known(&mut self, topic: &str) {
+        if self.stuck_topics.remove(topic) {
+            self.start_again();
+        }
+    }
+
+    /// Loads went down without acknowledgements.
+    fn unstick(&mut self) {
+        let low = self.limits.rows_max / PARTITION_SHARE / 2;
+        let loads = &self.loads;
+        let before = self.stuck.len();
+        self.stuck.retain(|to| loads.get(to).is_some_and(|load| load.rows > low));
+        if self.stuck.len() < before {
+            self.start_again();
+        }
+    }
+}
+
+fn load(loads: &mut HashMap<TopicPartition, Load>, to: &TopicPartition, now_ms: u64) {
+    match loads.get_mut(to) {
+        Some(load) => load.rows += 1,
+        None => _ = loads.insert(to.clone(), Load { rows: 1, moved_ms: now_ms }),
+    }
+}
+
+fn unload(loads: &mut HashMap<TopicPartition, Load>, to: &TopicPartition, now_ms: u64) -> usize {
+    let Some(load) = loads.get_mut(to) else { return 0 };
+    load.rows -= 1;
+    load.moved_ms = load.moved_ms.max(now_ms);
+    let left = load.rows;
+    if left == 0 {
+        loads.remove(to);
+    }
+    left
+}
