@@ -108,6 +108,7 @@
 mod connect;
 pub mod consumer;
 mod producer;
+pub mod relay;
 
 pub use baton_core::ids;
 pub use baton_core::stamp::{Instance, Stamp};
@@ -115,9 +116,11 @@ pub use baton_core::trace::TraceParent;
 pub use baton_core::{Delivery, Headers, Message, MessageId, Retry, TopicPartition};
 pub use baton_engine::{Copies, Durability, Engine, EngineError, Medium, TopicSpec};
 pub use baton_guard as guard;
+pub use baton_outbox as outbox;
 pub use connect::{BadAddress, Baton, ConnectBuilder, ConnectError};
 pub use consumer::{Consumer, ConsumerBuilder, DeadLetter, Handler, HandlerError, Order, Received};
 pub use producer::{
     Closed, Ids, Interceptor, LINGER_MS_DEFAULT, NotSent, Producer, ProducerBuilder, ProducerCounters, ProducerError,
     Reason, Receipt, SegmentFuture, SegmentSource, SendError, SendFuture, Spool, SpoolState, UNSENT_NAMED_MAX, Unsent,
 };
+pub use relay::Relay;

@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::clock::wall_ms;
 use super::driver::{Driver, Parts, engine_timeout, timeout_ms};
 use super::ids::IdMaker;
+use super::inbox::Command;
 use super::random::{NoRandom, Random};
 use super::spool::{Desk, Spool, Store};
 use super::topics::Topics;
@@ -255,9 +256,11 @@ impl ProducerBuilder {
             self.on_abandoned,
             super::Tracing::new(self.trace_source, self.traces),
         ));
-        let evidence = self
-            .evidence
-            .then(|| evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), Arc::clone(&shared)));
+        let evidence = self.evidence.then(|| {
+            let inbox = Arc::clone(&shared);
+            let told = move |reports| inbox.inbox.command(Command::Reported(reports));
+            evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), told)
+        });
         let mut topics = Topics::new(ordered);
         for (topic, partitions) in spool.iter().flat_map(Desk::topics) {
             topics.recall(&topic, partitions, shared.clock.now_ms());

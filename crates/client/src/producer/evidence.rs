@@ -9,8 +9,6 @@ use baton_engine::{Engine, EngineError, EngineProducer, Record, TopicSpec};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::inbox::{Command, Inbox};
-
 /// Partitions of the evidence topic when it is made: a producer sends it one small message a second, so that one is enough for thousands.
 const PARTITIONS: u32 = 1;
 /// How long one report may take. Longer than a short outage; what fails is said again in the next report.
@@ -18,17 +16,17 @@ const REPORT_WAIT: Duration = Duration::from_secs(5);
 /// Sets of reports that wait; the driver takes no new one before it knows what became of the one before.
 const SETS_MAX: usize = 1;
 
-/// Starts to send reports. What became of each set is told to the inbox.
-pub(super) fn start(
+/// Starts to send reports. What became of each set is told to `told`: with each report, whether it is stored.
+pub(crate) fn start(
     engine: Arc<dyn Engine>,
     producer: Arc<dyn EngineProducer>,
-    inbox: Arc<super::Shared>,
+    told: impl Fn(Vec<(Report, bool)>) + Send + Sync + 'static,
 ) -> mpsc::Sender<Vec<Report>> {
     let (sender, mut sets) = mpsc::channel::<Vec<Report>>(SETS_MAX);
     tokio::spawn(async move {
         let mut evidence = Evidence { engine, producer, partitions: None, warned: false };
         while let Some(reports) = sets.recv().await {
-            evidence.send_all(reports, &inbox.inbox).await;
+            told(evidence.send_all(reports).await);
         }
     });
     sender
@@ -43,7 +41,7 @@ struct Evidence {
 }
 
 impl Evidence {
-    async fn send_all(&mut self, reports: Vec<Report>, inbox: &Inbox) {
+    async fn send_all(&mut self, reports: Vec<Report>) -> Vec<(Report, bool)> {
         let mut told = Vec::with_capacity(reports.len());
         for report in reports {
             let sent = match tokio::time::timeout(REPORT_WAIT, self.send(&report)).await {
@@ -64,7 +62,7 @@ impl Evidence {
             }
             told.push((report, sent.is_ok()));
         }
-        inbox.command(Command::Reported(told));
+        told
     }
 
     async fn send(&mut self, report: &Report) -> Result<(), String> {

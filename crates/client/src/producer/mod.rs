@@ -8,15 +8,15 @@
 //! ```
 
 mod builder;
-mod clock;
+pub(crate) mod clock;
 mod close;
 mod driver;
-mod evidence;
+pub(crate) mod evidence;
 mod future;
 mod ids;
 mod inbox;
 mod interceptor;
-mod random;
+pub(crate) mod random;
 mod receipt;
 mod spool;
 mod topics;

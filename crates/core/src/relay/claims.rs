@@ -338,6 +338,26 @@ impl<T> Claims<T> {
         self.len() == 0
     }
 
+    /// Rows that wait for their claim, and what is with them.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.waiting.iter().map(|row| &row.item)
+    }
+
+    /// How many rows have ended, and wait for that to be written.
+    pub fn unwritten(&self) -> usize {
+        self.done.len() + self.parked.len()
+    }
+
+    /// Whether a change is being written. What [`Claims::change`] gave is not to be written any more if this says no.
+    pub fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Whether the next look begins at the beginning.
+    pub fn is_restarting(&self) -> bool {
+        self.restart
+    }
+
     /// Keys whose later rows stay in the table, because one of theirs is parked.
     pub fn parked_keys(&self) -> usize {
         self.parked_keys.len()

@@ -1,0 +1,181 @@
+//! How a relay is set up.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use baton_core::relay::{Claims, Limits, ROWS_MAX_DEFAULT, Shares};
+use baton_core::stamp::Instance;
+use baton_engine::{Engine, ProducerOptions};
+use baton_outbox::{Lease, OutboxStore};
+use tokio::sync::mpsc;
+
+use super::driver::{Driver, Options};
+use super::sending::Sending;
+use super::topics::Topics;
+use super::{Relay, RelayError, RelayMetrics};
+use crate::Baton;
+use crate::producer::clock::Clock;
+use crate::producer::evidence;
+use crate::producer::random::Random;
+
+/// How long a lease lasts: after so long a relay that died is replaced.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
+/// How often a relay looks at a database that does not wake it, and how long it sleeps at most where one does.
+pub const POLL_DEFAULT: Duration = Duration::from_millis(500);
+/// How long the engine's client waits for more to send together, in milliseconds: rows come in batches already.
+pub const RELAY_LINGER_MS_DEFAULT: u64 = 0;
+/// Bytes of rows in memory: a second of what a fast engine takes.
+pub const INFLIGHT_BYTES_MAX_DEFAULT: usize = 16 << 20;
+/// The engine's client never gives a message up by itself: if it did, later ones could go before it.
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+/// Shortest lease: three renewals must fit in, on a database that is busy.
+const LEASE_MIN: Duration = Duration::from_millis(300);
+
+/// Sets a relay up; see [`Relay`].
+#[must_use = "nothing is sent before this is started"]
+pub struct RelayBuilder {
+    engine: Arc<dyn Engine>,
+    store: Arc<dyn OutboxStore>,
+    member: Option<String>,
+    lease: Duration,
+    poll: Duration,
+    rows_max: usize,
+    bytes_max: usize,
+    linger_ms: u64,
+    keep_done: Option<Duration>,
+    evidence: bool,
+    settings: Vec<(String, String)>,
+}
+
+impl Baton {
+    /// Sets up a relay from an outbox to this engine.
+    pub fn relay(&self, store: Arc<dyn OutboxStore>) -> RelayBuilder {
+        RelayBuilder {
+            engine: Arc::clone(self.engine()),
+            store,
+            member: None,
+            lease: LEASE_DEFAULT,
+            poll: POLL_DEFAULT,
+            rows_max: ROWS_MAX_DEFAULT,
+            bytes_max: INFLIGHT_BYTES_MAX_DEFAULT,
+            linger_ms: RELAY_LINGER_MS_DEFAULT,
+            keep_done: None,
+            evidence: true,
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl RelayBuilder {
+    /// The name of this relay among those that share the outbox; no two may have the same one. One is made if none is given.
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.member = Some(name.into());
+        self
+    }
+
+    /// How long a lease lasts; see [`LEASE_DEFAULT`].
+    pub fn lease(mut self, lasts: Duration) -> Self {
+        self.lease = lasts;
+        self
+    }
+
+    /// See [`POLL_DEFAULT`].
+    pub fn poll(mut self, every: Duration) -> Self {
+        self.poll = every;
+        self
+    }
+
+    /// Rows that are worked on at a time (8,192).
+    pub fn rows_max(mut self, rows: usize) -> Self {
+        self.rows_max = rows;
+        self
+    }
+
+    /// Bytes of rows in memory; see [`INFLIGHT_BYTES_MAX_DEFAULT`]. One row at least is always taken.
+    pub fn inflight_bytes_max(mut self, bytes: usize) -> Self {
+        self.bytes_max = bytes;
+        self
+    }
+
+    /// See [`RELAY_LINGER_MS_DEFAULT`].
+    pub fn linger_ms(mut self, linger_ms: u64) -> Self {
+        self.linger_ms = linger_ms;
+        self
+    }
+
+    /// Keeps rows for so long after they were sent, so that they can be sent again; costs a second write for each. Without this they are
+    /// deleted when the engine has them.
+    pub fn keep_done(mut self, kept: Duration) -> Self {
+        self.keep_done = Some(kept);
+        self
+    }
+
+    /// Whether numbers that were claimed and acknowledged are reported to `baton.evidence` (they are).
+    pub fn evidence(mut self, on: bool) -> Self {
+        self.evidence = on;
+        self
+    }
+
+    /// A property of the engine's own client.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, the outbox's tables are not there, or the engine's client refuses its properties. Databases and engines
+    /// that are away are waited for, except that the database has to be there once, now.
+    pub async fn start(self) -> Result<Relay, RelayError> {
+        if self.lease < LEASE_MIN {
+            return Err(RelayError::Setting(format!("a lease lasts {LEASE_MIN:?} at least, not {:?}", self.lease)));
+        }
+        if self.rows_max < 16 || self.bytes_max == 0 || self.poll.is_zero() {
+            let wrong = "rows_max is 16 at least, and neither inflight_bytes_max nor poll is 0";
+            return Err(RelayError::Setting(wrong.to_owned()));
+        }
+        let name = self.store.name().await?;
+        let mut random = Random::new()?;
+        let member = self.member.unwrap_or_else(|| format!("relay-{:016x}", random.u64()));
+        let options = ProducerOptions {
+            client_id: format!("baton-relay-{member}"),
+            linger_ms: self.linger_ms,
+            delivery_timeout: DELIVERY_TIMEOUT,
+            settings: self.settings,
+        };
+        let producer = self.engine.producer(options).await?;
+        // A name that is too long for an instance was given by hand.
+        let instance = Instance::new(name.clone()).map_err(|error| RelayError::Setting(error.to_string()))?;
+        let (reported, reports) = mpsc::unbounded_channel();
+        let evidence = self.evidence.then(|| {
+            let told = move |reports| _ = reported.send(reports);
+            evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), told)
+        });
+        let board = Arc::new(Mutex::new(RelayMetrics::default()));
+        let limits = Limits { rows_max: self.rows_max, ..Limits::default() };
+        let options = Options {
+            lease: Lease { member: member.clone(), lasts: self.lease },
+            poll: self.poll,
+            bytes_max: self.bytes_max,
+            keep_done: self.keep_done,
+            name,
+        };
+        let (commands, received) = mpsc::channel(1);
+        let driver = Driver::new(
+            options,
+            self.engine,
+            self.store,
+            Claims::new(limits),
+            Shares::new(member),
+            Sending::new(producer, instance),
+            Topics::default(),
+            evidence.map(|evidence| (evidence, reports)),
+            random,
+            Clock::start(),
+            Arc::clone(&board),
+        );
+        let driver = tokio::spawn(driver.run(received));
+        Ok(Relay { commands, driver: Some(driver), board })
+    }
+}

@@ -1,0 +1,11 @@
+//! Relays between real databases and the broker of this project: what reaches the topic is read back and judged.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod postgres;
+#[path = "../examples/servers.rs"]
+mod servers;
+#[allow(dead_code)]
+#[path = "../producer/support.rs"]
+mod support;
+mod topic;
