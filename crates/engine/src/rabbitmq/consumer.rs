@@ -177,7 +177,8 @@ pub(super) struct RabbitConsumer {
 }
 
 impl RabbitConsumer {
-    /// The group is subscribed when this returns: its queues are there and bound.
+    /// The group is subscribed when this returns: its queues are there and bound, but for those that could not be asked: see
+    /// [`Subscription::declare_all`].
     pub(super) async fn start(address: Address, options: ConsumerOptions) -> Result<Self, EngineError> {
         let arguments = arguments(&options.settings)?;
         let connection = address.connect(&options.group).await?;
@@ -199,11 +200,7 @@ impl RabbitConsumer {
             prefetch,
             troubles: Troubles::default(),
         };
-        let channel = connection.create_channel().await.map_err(|error| link::engine_error("subscribing", &error))?;
-        for partition in &member.partitions {
-            member.declare(&channel, partition).await?;
-        }
-        link::goodbye(channel).await;
+        let connection = member.declare_all(connection).await?;
         let task = tokio::spawn(member.run(connection, stopped));
         Ok(Self { shared, stop, task: Some(task), group, prefetch })
     }

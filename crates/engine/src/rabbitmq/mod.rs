@@ -25,9 +25,9 @@
 //! **Nothing is waited for without a bound.** Heartbeats (10 s, unless the URI says otherwise) end a connection that has fallen silent within
 //! twice their interval. A request may take 15 s, a confirm 30 s; then all that is not confirmed is published again over a new connection. Each
 //! partition is consumed over its own channel, so a queue that does not answer, as one whose leader did not come back with its node, holds up
-//! no other. It is tried again ever later, up to a minute, since RabbitMQ may end the whole connection at it; what is waited for is what
-//! [`next`](crate::EngineConsumer::next) returns as an error. A queue that has messages and no other consumer, and delivers none for 20 s, gets a new
-//! channel. A consumer needs a channel for each partition, and one more for questions: `channel_max` (2,047) bounds how many it can have.
+//! no other, nor keeps a member from joining. It is tried again ever later, up to a minute, since RabbitMQ may end the whole connection at it;
+//! what is waited for is what [`next`](crate::EngineConsumer::next) returns as an error. A queue that has messages and no other consumer, and
+//! delivers none for 20 s, gets a new channel. A consumer needs a channel for each partition, and one more for questions: `channel_max` (2,047) bounds how many it can have.
 
 mod consumer;
 mod link;

@@ -29,6 +29,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long a queue that cannot be consumed is left alone at most. The others may lose their connection with each attempt.
 const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a member may take to declare the queues of its group before it begins. Each queue in trouble takes some time of it; what is left
+/// over is declared when it is consumed.
+const DECLARE_ALL_WAIT: Duration = Duration::from_secs(30);
 /// How long until a channel that ended has a successor.
 const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
 /// A connection that lasted for so long was a good one: the next attempt does not wait for the failures before it.
@@ -152,6 +155,58 @@ impl Subscription {
     fn tell(&self, error: EngineError) {
         self.shared.inbox().tell(error);
         self.shared.ready.notify_waiters();
+    }
+
+    /// Declares the queues of the group, so that nothing is lost to it from now on. One that has no leader, or cannot be asked for another
+    /// reason, keeps nobody from the others: it is declared when it is consumed, which is tried until it succeeds. Gives back a connection that
+    /// may go on, which is another one if such a queue has ended the first.
+    pub(super) async fn declare_all(&self, mut connection: Connection) -> Result<Connection, EngineError> {
+        let (began, mut declared, mut failed) = (Instant::now(), 0, None);
+        let mut ready = None;
+        for partition in &self.partitions {
+            if failed.is_some() && began.elapsed() >= DECLARE_ALL_WAIT {
+                return Ok(connection);
+            }
+            if !connection.status().connected() {
+                connection = self.address.connect(&self.group).await?;
+            }
+            match self.declare_over(&connection, &mut ready, partition).await {
+                Ok(()) => declared += 1,
+                Err(error @ EngineError::Unavailable(_)) => {
+                    let group = &*self.group;
+                    tracing::warn!(%error, %partition, group, "RabbitMQ consumer: one queue is left for later, others are consumed");
+                    self.troubles.one_more(partition);
+                    failed = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(channel) = ready {
+            link::goodbye(channel).await;
+        }
+        match failed {
+            Some(error) if declared == 0 => Err(error),
+            _ => Ok(connection),
+        }
+    }
+
+    /// Leaves the channel for the next one, if that can be used: one that asks for what cannot be had is closed, or waits for ever.
+    async fn declare_over(
+        &self,
+        connection: &Connection,
+        ready: &mut Option<Channel>,
+        partition: &TopicPartition,
+    ) -> Result<(), EngineError> {
+        let channel = match ready.take() {
+            Some(channel) => channel,
+            None => link::answered("subscribing: opening a channel", connection.create_channel()).await?,
+        };
+        let declared = self.declare(&channel, partition).await;
+        match declared {
+            Ok(()) => *ready = Some(channel),
+            Err(_) => _ = link::goodbye(channel).await,
+        }
+        declared
     }
 
     /// Queues that are there already are left as they are, if they are what they have to be.

@@ -273,6 +273,33 @@ async fn a_queue_that_does_not_answer(subject: &Rabbit) {
     consumer.close().await.unwrap();
 }
 
+/// A queue that is on a node that is away when a member joins, as RabbitMQ says while one starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rabbitmq_queue_that_is_away_keeps_no_member_out_of_its_group() {
+    let _turn = crate::TURN.lock().await;
+    let subject = Rabbit::start().await;
+    let topic: Arc<str> = "away".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), 3)).await.unwrap();
+    subject.engine.consumer(member(&topic)).await.unwrap().close().await.unwrap();
+    let queue = "rabbit_misc:r(<<\"/\">>, queue, <<\"away.group.0\">>)";
+    subject.eval(&format!("ok = mnesia:dirty_delete(rabbit_queue, {queue}).")).await;
+    let began = Instant::now();
+    let mut consumer = subject.engine.consumer(member(&topic)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let sender = producer(&subject.engine, Duration::from_secs(45)).await;
+    let mut seen = Seen::default();
+    for partition in 1..3 {
+        sender.send(record(&topic, partition, &format!("flows-{partition}"))).unwrap().await.unwrap();
+    }
+    consume(&mut *consumer, &mut seen, |seen| seen.texts.len() == 2).await;
+    let back = "ok = mnesia:dirty_write(rabbit_queue, Queue)";
+    subject.eval(&format!("[Queue] = mnesia:dirty_read(rabbit_durable_queue, {queue}), {back}.")).await;
+    let sent = sender.send(record(&topic, 0, "after")).unwrap();
+    consume(&mut *consumer, &mut seen, |seen| seen.texts.contains(&"after".to_owned())).await;
+    sent.await.unwrap();
+    consumer.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_is_not_waited_for_without_a_bound() {
     let _turn = crate::TURN.lock().await;
