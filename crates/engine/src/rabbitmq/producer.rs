@@ -165,20 +165,27 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    /// All confirms that are there, behind this first one. The client library hangs a message that came back to whichever confirm ends
-    /// next, which may be another message's: so all are looked at before one of them counts, and messages are told apart by the
-    /// number that they carry.
-    fn all_with(&mut self, first: Confirmed) -> Vec<Confirmed> {
+    /// All confirms that are there, behind this first one.
+    ///
+    /// RabbitMQ gives a message back before it confirms it, but the client library hangs what came back to whichever confirm ends next, which
+    /// may be another message's. One acknowledgement for several messages ends them in no order: a message may have ended while the confirm
+    /// that carries it has not. So if anything came back, `behind` is waited for, a request that is answered behind all that had come by now,
+    /// and the confirms that ended meanwhile are taken along before any of them counts. Messages are told apart by the number that they carry.
+    async fn all_with(
+        &mut self,
+        first: Confirmed,
+        behind: impl Future<Output = Result<(), EngineError>>,
+    ) -> Result<Vec<Confirmed>, EngineError> {
         let mut all = vec![first];
-        while let Some(Some(next)) = self.confirms.next().now_or_never() {
-            all.push(next);
+        self.take_ready(&mut all);
+        if all.iter().any(|(_, confirmed)| carried(confirmed).is_some()) {
+            behind.await?;
+            self.take_ready(&mut all);
         }
         for (number, confirmed) in &all {
-            let Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) = confirmed else {
-                continue;
-            };
-            let carried = returned.delivery.properties.correlation_id().as_ref();
-            let whose = carried.and_then(|carried| carried.as_str().parse().ok()).unwrap_or(*number);
+            let Some(returned) = carried(confirmed) else { continue };
+            let whose = returned.delivery.properties.correlation_id().as_ref();
+            let whose = whose.and_then(|whose| whose.as_str().parse().ok()).unwrap_or(*number);
             match self.published.contains_key(&whose) {
                 true => _ = self.returned.insert(whose, came_back(returned)),
                 false => tracing::error!(number = whose, "RabbitMQ gave a message back behind its confirm"),
@@ -189,7 +196,21 @@ impl UnderWay {
         }
         // Who is refused has to know what of its partition is stored already.
         all.sort_by_key(|(number, confirmed)| (!matches!(confirmed, Ok(Confirmation::Ack(_))), *number));
-        all
+        Ok(all)
+    }
+
+    fn take_ready(&mut self, all: &mut Vec<Confirmed>) {
+        while let Some(Some(next)) = self.confirms.next().now_or_never() {
+            all.push(next);
+        }
+    }
+}
+
+/// The message that came back with a confirm: its own, or another one.
+fn carried(confirmed: &lapin::Result<Confirmation>) -> Option<&BasicReturnMessage> {
+    match confirmed {
+        Ok(Confirmation::Ack(returned) | Confirmation::Nack(returned)) => returned.as_ref(),
+        _ => None,
     }
 }
 
@@ -391,7 +412,7 @@ impl Publisher {
             let overdue = under_way.published.values().next().map(|at| *at + CONFIRM_WAIT);
             tokio::select! {
                 Some(confirmed) = under_way.confirms.next(), if !under_way.confirms.is_empty() => {
-                    if let Err(error) = self.confirmed(&mut under_way, confirmed) {
+                    if let Err(error) = self.confirmed(&channel, &mut under_way, confirmed).await {
                         return End::Cut(error);
                     }
                 }
@@ -411,8 +432,16 @@ impl Publisher {
     }
 
     /// Takes in how records ended: this one, and all others of which it is known.
-    fn confirmed(&self, under_way: &mut UnderWay, first: Confirmed) -> Result<(), EngineError> {
-        for (number, confirmed) in under_way.all_with(first) {
+    async fn confirmed(
+        &self,
+        channel: &Channel,
+        under_way: &mut UnderWay,
+        first: Confirmed,
+    ) -> Result<(), EngineError> {
+        // It changes nothing: confirms are on.
+        let asking = async { channel.confirm_select(ConfirmSelectOptions::default()).await };
+        let behind = self.expiring(link::answered("publishing: waiting for what came back", asking));
+        for (number, confirmed) in under_way.all_with(first, behind).await? {
             let confirmation = confirmed.map_err(|error| link::engine_error("publishing", &error))?;
             let returned = under_way.returned.remove(&number);
             let refused = returned.is_none() && matches!(confirmation, Confirmation::Nack(_));
@@ -520,4 +549,70 @@ async fn sleep_until(deadline: Option<Instant>) {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::message::Delivery;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// What comes back with a confirm: the message of this number.
+    fn returned(number: u64) -> BasicReturnMessage {
+        let mut delivery = Delivery::mock(0, "orders".into(), "0".into(), false, Vec::new());
+        delivery.properties = delivery.properties.with_correlation_id(number.to_string().into());
+        BasicReturnMessage { delivery, reply_code: 312, reply_text: "NO_ROUTE".into() }
+    }
+
+    fn publish(under_way: &mut UnderWay, number: u64) -> oneshot::Sender<Confirmation> {
+        let (confirm, confirmed) = oneshot::channel();
+        under_way.published.insert(number, Instant::now());
+        under_way.confirms.push(Box::pin(async move { (number, Ok(confirmed.await.unwrap())) }));
+        confirm
+    }
+
+    fn numbers(all: &[Confirmed]) -> Vec<u64> {
+        all.iter().map(|(number, _)| *number).collect()
+    }
+
+    #[tokio::test]
+    async fn a_message_that_came_back_is_not_stored_whichever_confirm_carries_it() {
+        let mut under_way = UnderWay::default();
+        let mut confirms: Vec<_> = (0..4).map(|number| publish(&mut under_way, number)).collect();
+        let late = confirms.remove(3);
+        // One acknowledgement for 0, 1 and 2, of which 0 and 2 came back. The library ends 2 first, and has ended nothing else when we look.
+        confirms.remove(2).send(Confirmation::Ack(Some(returned(0)))).unwrap();
+        let first = under_way.confirms.next().await.unwrap();
+        let behind = async {
+            confirms.remove(1).send(Confirmation::Ack(Some(returned(2)))).unwrap();
+            confirms.remove(0).send(Confirmation::Ack(None)).unwrap();
+            Ok(())
+        };
+        let all = under_way.all_with(first, behind).await.unwrap();
+        assert_eq!(numbers(&all), [0, 1, 2]);
+        let mut refused: Vec<_> = under_way.returned.keys().copied().collect();
+        refused.sort_unstable();
+        assert_eq!(refused, [0, 2]);
+        assert!(under_way.published.contains_key(&3) && !late.is_closed());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_waited_for_where_nothing_came_back() {
+        let mut under_way = UnderWay::default();
+        let confirms: Vec<_> = (0..2).map(|number| publish(&mut under_way, number)).collect();
+        confirms.into_iter().for_each(|confirm| confirm.send(Confirmation::Ack(None)).unwrap());
+        let first = under_way.confirms.next().await.unwrap();
+        let all = under_way.all_with(first, std::future::pending()).await.unwrap();
+        assert_eq!(numbers(&all), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_meanwhile_leaves_all_of_them_to_the_next_one() {
+        let mut under_way = UnderWay::default();
+        publish(&mut under_way, 0).send(Confirmation::Ack(Some(returned(0)))).unwrap();
+        let first = under_way.confirms.next().await.unwrap();
+        let behind = async { Err(EngineError::Unavailable("cut".to_owned())) };
+        assert!(under_way.all_with(first, behind).await.is_err());
+    }
 }
