@@ -24,10 +24,15 @@ use sql::Marking;
 
 /// What is being done when messages are asked for.
 const BEGINNING: &str = "beginning";
+const MOVING: &str = "moving the frontier on";
 /// Batches after a duplicate that are marked in the way that bears them: redelivered messages come in crowds. The other way takes
 /// about half the time, but one duplicate costs it the attempt, rows that are dead at once, and a line in the server's log. So a
 /// stream in which each batch holds a duplicate pays that for one batch in 33.
 const CAREFUL_BATCHES: u32 = 32;
+/// The same for frontiers, after somebody moved one of them between our look at it and our commit: so many transactions ask whether
+/// theirs have moved before they commit, which is one more way there and back for each. One that does not ask and finds them moved
+/// pays two more, and a line in the server's log.
+const CAREFUL_COMMITS: u32 = 32;
 /// How long a statement waits for a lock unless [`PostgresGuard::lock_wait`] says otherwise: longer than a transaction takes,
 /// shorter than a broker's patience with a consumer.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -63,7 +68,7 @@ pub struct PostgresGuard {
     lock_wait: Duration,
     idle_wait: Duration,
     begin: Arc<str>,
-    /// How many more batches are marked in the way that bears duplicates.
+    /// How many more batches are marked in the way that bears duplicates, or commits ask for their frontiers first.
     careful: Arc<AtomicU32>,
 }
 
@@ -178,7 +183,16 @@ impl PostgresGuard {
             return Ok((states, None));
         }
         let effect = PostgresEffect { session: Arc::new(RwLock::new(Some(session))) };
-        Ok((states, Some(OpenPostgres { effect, pending, group: group.into(), lock_wait: self.lock_wait })))
+        Ok((
+            states,
+            Some(OpenPostgres {
+                effect,
+                pending,
+                group: group.into(),
+                lock_wait: self.lock_wait,
+                careful: self.careful.clone(),
+            }),
+        ))
     }
 
     /// How the next batch is marked.
@@ -186,11 +200,7 @@ impl PostgresGuard {
         if identities.len() == 1 {
             return Marking::One;
         }
-        // Guards that are cloned share the count; it need not be exact.
-        match self.careful.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
-            Ok(_) => Marking::Any,
-            Err(_) => Marking::New,
-        }
+        if is_careful(&self.careful) { Marking::Any } else { Marking::New }
     }
 
     /// Everything that a transaction begins with is sent at once, so that it costs one way there and back.
@@ -310,6 +320,11 @@ impl Guard for PostgresGuard {
     }
 }
 
+/// Whether care is still to be taken, once less from now on. Guards that are cloned share the count; it need not be exact.
+fn is_careful(left: &AtomicU32) -> bool {
+    left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
 /// What an open transaction still has to do at its end.
 #[derive(Debug)]
 enum Pending {
@@ -359,6 +374,7 @@ pub struct OpenPostgres {
     pending: Pending,
     group: Box<str>,
     lock_wait: Duration,
+    careful: Arc<AtomicU32>,
 }
 
 impl Open for OpenPostgres {
@@ -378,11 +394,7 @@ impl Open for OpenPostgres {
             match &self.pending {
                 // The savepoint fails unless the transaction is open and sound; without it, COMMIT would succeed as a roll back.
                 Pending::Nothing => client.batch_execute("SAVEPOINT baton_end; COMMIT").await.map_err(|e| self.fate(e)),
-                Pending::Frontier { sequences, began_at } => {
-                    let moved = move_on(client, &self.group, sequences, *began_at).await;
-                    moved.map_err(|failed| self.not_moved(failed))?;
-                    client.batch_execute("COMMIT").await.map_err(|error| self.fate(error))
-                }
+                Pending::Frontier { sequences, began_at } => self.move_and_commit(client, sequences, *began_at).await,
             }
         };
         match committed.await {
@@ -416,6 +428,62 @@ impl Drop for OpenPostgres {
 }
 
 impl OpenPostgres {
+    /// Moves the sequences on, on the condition that their rows are as they were read, and that this still is the transaction in
+    /// which they were; then commits. That the handler has left the transaction as it was is nearly always so, and nobody was in
+    /// between: so all of it goes there at once, and the server commits on the condition that all rows have moved.
+    ///
+    /// Rows that somebody changed meanwhile are locked by the attempt, so what is read of them then stays, and the second attempt
+    /// succeeds.
+    async fn move_and_commit(
+        &self,
+        client: &ClientWrapper,
+        sequences: &Sequences,
+        began_at: SystemTime,
+    ) -> Result<(), CommitError> {
+        let changed = sequences.changed().map_err(CommitError::NotCommitted)?;
+        let moved = if is_careful(&self.careful) {
+            store(client, &self.group, &changed, began_at).await.map_err(|error| self.not_moved(error.into()))?
+        } else {
+            match self.commit_if_moved(client, &changed, began_at).await? {
+                None => return Ok(()),
+                Some(moved) => moved,
+            }
+        };
+        let left: Vec<SequenceKey> = left_of(&changed, &moved);
+        if !left.is_empty() {
+            self.careful.store(CAREFUL_COMMITS, Relaxed);
+            let moved = move_again(client, &self.group, sequences.only(&left), &left, began_at).await;
+            moved.map_err(|failed| self.not_moved(failed))?;
+        }
+        client.batch_execute("COMMIT").await.map_err(|error| self.fate(error))
+    }
+
+    /// Moves rows and commits, if all of them were as expected; if not, says which were (by place), and leaves the transaction open.
+    async fn commit_if_moved(
+        &self,
+        client: &ClientWrapper,
+        changed: &[(&SequenceKey, Row)],
+        began_at: SystemTime,
+    ) -> Result<Option<Vec<usize>>, CommitError> {
+        // Here, and not between the two: to prepare is a way there and back, once for each connection.
+        client.prepare_cached(sql::MOVE_FRONTIER).await.map_err(|error| self.not_moved(error.into()))?;
+        let commit = sql::commit_if_moved(changed.len());
+        let (moved, committed) =
+            tokio::join!(biased; store(client, &self.group, changed, began_at), client.batch_execute(&commit));
+        let Err(error) = committed else { return Ok(None) };
+        match moved {
+            Ok(moved) if error.code() == Some(&sql::NOT_ALL_MOVED) && moved.len() < changed.len() => {
+                // Nothing was committed, whatever becomes of this.
+                let refused = |error| CommitError::NotCommitted(refused(MOVING, self.lock_wait, error));
+                client.batch_execute("ROLLBACK TO SAVEPOINT baton_end").await.map_err(refused)?;
+                Ok(Some(moved))
+            }
+            // The server's word that the transaction has failed: what came behind it could not commit.
+            Err(failed) if is_server_error(&failed) && !is_outside(&error) => Err(self.not_moved(failed.into())),
+            _ => Err(self.fate(error)),
+        }
+    }
+
     /// Why the frontier did not move, before anything was committed by us.
     fn not_moved(&self, failed: MoveError) -> CommitError {
         match failed {
@@ -426,24 +494,18 @@ impl OpenPostgres {
             MoveError::Postgres(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
                 CommitError::NotCommitted(GuardError::TransactionEnded)
             }
-            MoveError::Postgres(error) => {
-                CommitError::NotCommitted(refused("moving the frontier on", self.lock_wait, error))
-            }
+            MoveError::Postgres(error) => CommitError::NotCommitted(refused(MOVING, self.lock_wait, error)),
         }
     }
 
     /// What an error of a commit says of its fate. An `ERROR` is the server's word that the transaction is rolled back. After
     /// anything else (the connection is gone, the server is shutting down) the commit may have happened.
     fn fate(&self, error: Error) -> CommitError {
-        let answer = error.as_db_error();
-        let rolled_back = answer.is_some_and(|answer| answer.parsed_severity() == Some(Severity::Error));
-        let code = answer.map(|answer| answer.code().clone());
-        let cause = match &code {
+        let rolled_back = is_server_error(&error);
+        let cause = match error.code() {
             Some(code) if *code == SqlState::IN_FAILED_SQL_TRANSACTION => GuardError::TransactionEnded,
-            Some(code) if *code == SqlState::NO_ACTIVE_SQL_TRANSACTION => {
-                // The handler has committed or rolled back by itself.
-                return CommitError::Unknown(GuardError::TransactionEnded);
-            }
+            // The handler has committed or rolled back by itself.
+            Some(_) if is_outside(&error) => return CommitError::Unknown(GuardError::TransactionEnded),
             _ => refused("committing", self.lock_wait, error),
         };
         if rolled_back { CommitError::NotCommitted(cause) } else { CommitError::Unknown(cause) }
@@ -619,27 +681,20 @@ impl From<Error> for MoveError {
     }
 }
 
-/// Moves the sequences on, on the condition that their rows are as they were read, and that this still is the transaction in which
-/// they were. Rows that somebody changed meanwhile are locked by the attempt, so what is read of them then stays, and the second
-/// attempt succeeds.
-///
-/// The first attempt is one statement and asks for nothing beforehand: that the handler has left the transaction as it was is one
-/// of its conditions, and nearly always it was left so, and nobody was in between.
-async fn move_on(
+/// Those that did not move.
+fn left_of(changed: &[(&SequenceKey, Row)], moved: &[usize]) -> Vec<SequenceKey> {
+    changed.iter().enumerate().filter(|(at, _)| !moved.contains(at)).map(|(_, (key, _))| (*key).clone()).collect()
+}
+
+/// Moves sequences on that somebody moved since they were read. Their rows are locked by us.
+async fn move_again(
     client: &ClientWrapper,
     group: &str,
-    sequences: &Sequences,
+    mut again: Sequences,
+    left: &[SequenceKey],
     began_at: SystemTime,
 ) -> Result<(), MoveError> {
-    let changed = sequences.changed().map_err(MoveError::Guard)?;
-    let moved = store(client, group, &changed, began_at).await?;
-    let left: Vec<SequenceKey> =
-        changed.iter().enumerate().filter(|(at, _)| !moved.contains(at)).map(|(_, (key, _))| (*key).clone()).collect();
-    if left.is_empty() {
-        return Ok(());
-    }
-    let mut again = sequences.only(&left);
-    let (now_in, rows) = read_frontier(client, group, &left).await?;
+    let (now_in, rows) = read_frontier(client, group, left).await?;
     if now_in != began_at {
         return Err(MoveError::Ended);
     }
@@ -653,7 +708,7 @@ async fn move_on(
         return Ok(());
     }
     // The row went away in between: somebody prunes what is in use.
-    Err(MoveError::Guard(GuardError::Busy { doing: "moving the frontier on", retry_after: Duration::from_millis(1) }))
+    Err(MoveError::Guard(GuardError::Busy { doing: MOVING, retry_after: Duration::from_millis(1) }))
 }
 
 /// Stores rows; says which of them (by place) were as expected.
@@ -670,17 +725,31 @@ async fn store(
     let statement = client.prepare_cached(sql::MOVE_FRONTIER).await?;
     let parameters: [&(dyn ToSql + Sync); 9] =
         [&group, &topics, &partitions, &instances, &epochs, &versions, &frontiers, &beyond, &began_at];
-    let stored = client.query(&statement, &parameters).await?;
-    let mut moved = Vec::with_capacity(stored.len());
-    for row in &stored {
-        let (topic, partition): (&str, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let (instance, epoch): (&str, i64) = (row.try_get(2)?, row.try_get(3)?);
-        moved.extend(rows.iter().position(|(key, _)| {
-            (&*key.partition.topic, i64::from(key.partition.partition)) == (topic, partition)
-                && (&*key.instance, i64::from(key.epoch)) == (instance, epoch)
-        }));
-    }
-    Ok(moved)
+    let stored = client.query_one(&statement, &parameters).await?;
+    // No rows come as no arrays.
+    let topics: Vec<&str> = stored.try_get::<_, Option<_>>(1)?.unwrap_or_default();
+    let partitions: Vec<i64> = stored.try_get::<_, Option<_>>(2)?.unwrap_or_default();
+    let instances: Vec<&str> = stored.try_get::<_, Option<_>>(3)?.unwrap_or_default();
+    let epochs: Vec<i64> = stored.try_get::<_, Option<_>>(4)?.unwrap_or_default();
+    let names = topics.into_iter().zip(partitions).zip(instances.into_iter().zip(epochs));
+    let place = |name: ((&str, i64), (&str, i64))| {
+        rows.iter().position(|(key, _)| {
+            let partition = (&*key.partition.topic, i64::from(key.partition.partition));
+            (partition, (&*key.instance, i64::from(key.epoch))) == name
+        })
+    };
+    Ok(names.filter_map(place).collect())
+}
+
+/// Whether the server says that the transaction has failed. After anything else (the connection is gone, the server is shutting
+/// down) nobody knows.
+fn is_server_error(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|answer| answer.parsed_severity() == Some(Severity::Error))
+}
+
+/// Whether there was no transaction.
+fn is_outside(error: &Error) -> bool {
+    error.code() == Some(&SqlState::NO_ACTIVE_SQL_TRANSACTION)
 }
 
 /// Whether [`Marking::New`] met a message that is marked already.

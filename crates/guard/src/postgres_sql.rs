@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use crate::Durable;
 
 /// Held while tables are created; any number that nobody else uses.
@@ -100,15 +102,32 @@ LEFT JOIN baton_frontier AS stored ON stored.consumer_group = $1 AND stored.topi
 AND stored.partition = key.partition AND stored.instance = key.instance AND stored.epoch = key.epoch";
 
 /// Changes rows that are at the version that was read; 0 is a row that was not there. Rows at another version are locked and not
-/// returned. Changes nothing in any other transaction than the one that began at `$9`.
+/// returned. Changes nothing in any other transaction than the one that began at `$9`. How many were changed is left to the rest of the
+/// transaction, for [`commit_if_moved`].
 pub(super) const MOVE_FRONTIER: &str = "\
+WITH moved AS (\
 INSERT INTO baton_frontier AS stored (consumer_group, topic, partition, instance, epoch, version, frontier, beyond) \
 SELECT $1, topic, partition, instance, epoch, version + 1, frontier, beyond FROM \
 unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]) \
 AS new (topic, partition, instance, epoch, version, frontier, beyond) WHERE now() = $9 \
 ON CONFLICT (consumer_group, topic, partition, instance, epoch) DO UPDATE SET version = excluded.version, \
 frontier = excluded.frontier, beyond = excluded.beyond, changed_at = now() WHERE stored.version = excluded.version - 1 \
-RETURNING topic, partition, instance, epoch";
+RETURNING topic, partition, instance, epoch) \
+SELECT set_config('baton.moved', count(*)::text, true), array_agg(topic), array_agg(partition), array_agg(instance), \
+array_agg(epoch) FROM moved";
+
+/// Commits if so many rows were changed by [`MOVE_FRONTIER`] just before. If not, fails with [`NOT_ALL_MOVED`], and the transaction can
+/// go on behind the savepoint. The savepoint itself fails unless the transaction is open and sound.
+pub(super) fn commit_if_moved(rows: usize) -> String {
+    format!(
+        "SAVEPOINT baton_end; SELECT CASE current_setting('baton.moved') WHEN '{rows}' THEN 0 ELSE \
+         ('a frontier moved meanwhile, this is tried again; as expected: ' || current_setting('baton.moved') \
+         || ' of {rows}')::integer END; COMMIT"
+    )
+}
+
+/// What a text is refused with that is no number.
+pub(super) const NOT_ALL_MOVED: SqlState = SqlState::INVALID_TEXT_REPRESENTATION;
 
 pub(super) const PRUNE_INBOX: &str = "\
 DELETE FROM baton_inbox WHERE ctid = ANY (ARRAY (SELECT ctid FROM baton_inbox WHERE consumer_group = $1 \

@@ -242,6 +242,29 @@ async fn a_frontier_moves_in_no_other_transaction_than_its_messages() {
     fresh(&subject.guard, &of(2)).await.commit().await.unwrap();
 }
 
+/// The second one finds the row moved on. It need not be handled again for that: neither where the server finds it at the commit, as in
+/// the first round, nor where it is asked before, as it is for a while after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_move_a_frontier_side_by_side_both_commit() {
+    let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Frontier::postgres).await;
+    let of = |sequence: u64| {
+        let partition = baton_core::TopicPartition::new("orders", 0);
+        let place = Place { instance: "i".into(), epoch: 1, partition, sequence };
+        Identity { place: Some(place), ..message(&format!("m{sequence}")) }
+    };
+    for sequence in [1, 3] {
+        let one = fresh(&subject.guard, &of(sequence)).await;
+        let other = fresh(&subject.guard, &of(sequence + 1)).await;
+        subject.write(one.effect(), "effect".to_owned()).await.unwrap();
+        subject.write(other.effect(), "effect".to_owned()).await.unwrap();
+        one.commit().await.unwrap();
+        other.commit().await.unwrap();
+    }
+    let row = subject.ask("SELECT frontier, version FROM baton_frontier", &[]).await;
+    assert_eq!((row[0].get::<_, i64>(0), row[0].get::<_, i64>(1)), (4, 4));
+    assert_eq!(subject.count("effect").await, 4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_lose_commits_are_named() {
     let subject = OnPostgres::new(&Arc::new(Server::start("postgres")), Inbox::postgres).await;
