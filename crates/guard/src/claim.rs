@@ -246,23 +246,30 @@ impl Guard for Claim {
     }
 
     async fn weaknesses(&self) -> Result<Vec<Weakness>, GuardError> {
-        let mut found = Vec::new();
-        for setting in SETTINGS {
-            let mut ask = redis::cmd("CONFIG");
-            ask.arg("GET").arg(setting.setting);
-            let answer: Result<BTreeMap<String, String>, RedisError> =
-                ask.query_async(&mut self.connection.clone()).await;
-            match answer {
-                Ok(values) => found.extend(values.get(setting.setting).and_then(|value| setting.judge(value))),
-                Err(error) if error.is_io_error() || error.is_timeout() => {
-                    return Err(unavailable("reading the settings", error));
-                }
-                // Managed servers hide their settings.
-                Err(_) => found.extend(setting.judge("unknown: CONFIG GET is not allowed")),
-            }
-        }
-        Ok(found)
+        weaknesses(&self.connection, SETTINGS).await
     }
+}
+
+/// Which of these settings of a server are not as they should be.
+pub(crate) async fn weaknesses(
+    connection: &ConnectionManager,
+    settings: &[Durable],
+) -> Result<Vec<Weakness>, GuardError> {
+    let mut found = Vec::new();
+    for setting in settings {
+        let mut ask = redis::cmd("CONFIG");
+        ask.arg("GET").arg(setting.setting);
+        let answer: Result<BTreeMap<String, String>, RedisError> = ask.query_async(&mut connection.clone()).await;
+        match answer {
+            Ok(values) => found.extend(values.get(setting.setting).and_then(|value| setting.judge(value))),
+            Err(error) if error.is_io_error() || error.is_timeout() => {
+                return Err(unavailable("reading the settings", error));
+            }
+            // Managed servers hide their settings.
+            Err(_) => found.extend(setting.judge("unknown: CONFIG GET is not allowed")),
+        }
+    }
+    Ok(found)
 }
 
 const SETTINGS: &[Durable] = &[

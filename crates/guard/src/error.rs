@@ -7,6 +7,18 @@ use thiserror::Error;
 /// What a store's client said.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
+/// An error and what it comes from, in one line: of many clients the first says little.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// A guard could not do what it was asked to. Nothing of it happened, unless it came as [`CommitError::Unknown`].
 #[derive(Debug, Error)]
 pub enum GuardError {

@@ -75,6 +75,7 @@ mod postgres;
 #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "sqlx needs some of it"))]
 mod postgres_sql;
 mod redelivery;
+pub mod segments;
 #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod sequences;
 pub mod side;

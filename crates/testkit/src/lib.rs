@@ -5,6 +5,8 @@ mod probed_disk;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 mod random;
+#[cfg(feature = "servers")]
+pub mod servers;
 mod sim_clock;
 mod sim_disk;
 

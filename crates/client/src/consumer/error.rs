@@ -168,7 +168,7 @@ pub enum ConsumerError {
     /// The store knows messages by offsets, and the engine's do not last.
     #[error(
         "this side store knows messages by their offsets, and those of {engine} do not last: use one in a database, \
-         such as SqliteSideStore"
+         such as PostgresSideStore"
     )]
     SideStoreOfOffsets {
         /// Which engine.

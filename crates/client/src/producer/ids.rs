@@ -1,25 +1,14 @@
 //! Which ids messages get that bring none along.
 
-use std::error::Error;
-use std::future::Future;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use baton_core::ids::{Segments, Snowflake, UuidV7};
 use baton_core::{Message, MessageId};
+pub use baton_guard::segments::{SegmentFuture, SegmentSource};
 
 use super::random::Random;
 use super::receipt::Reason;
-
-/// What [`SegmentSource::allot`] returns.
-pub type SegmentFuture = Pin<Box<dyn Future<Output = Result<Range<u64>, Box<dyn Error + Send + Sync>>> + Send>>;
-
-/// Allots segments of numbers, each number once: a row in a database (`update .. set next = next + 1000 returning next`), or `INCRBY`.
-pub trait SegmentSource: Send + Sync {
-    /// The next segment.
-    fn allot(&self) -> SegmentFuture;
-}
 
 /// Which ids messages get that bring none along.
 #[derive(Clone, Default)]
@@ -30,7 +19,7 @@ pub enum Ids {
     UuidV7,
     /// 63-bit numbers from time, node and a counter.
     Snowflake(Snowflake),
-    /// Numbers that somebody allots.
+    /// Numbers that a database or Redis allots ([`crate::guard::segments`]), or anybody else.
     Segments(Arc<dyn SegmentSource>),
     /// None: a message without the business's own id is refused. The only choice that also catches a service that sends twice for
     /// the same thing.

@@ -1,6 +1,6 @@
 //! Side stores in topics.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use baton::consumer::{Offsets, Place, SideStore, TopicStore};
@@ -9,9 +9,7 @@ use baton_core::{Delivery, Headers, TopicPartition};
 use baton_engine::Engine;
 use baton_engine::embedded::{EmbeddedEngine, EmbeddedOptions};
 use baton_engine::kafka::KafkaEngine;
-use baton_guard::Sqlite;
-use baton_guard::conformance::{Report, table};
-use baton_guard::side::SqliteSideStore;
+use baton_guard::conformance::table;
 use baton_guard::side::conformance::SideSubject;
 use bytes::Bytes;
 use rdkafka::ClientConfig;
@@ -49,11 +47,8 @@ async fn cleanup_policy(address: &str) -> String {
 }
 
 async fn passes(name: &'static str, engine: Arc<dyn Engine>) {
-    judge(name, &[baton_guard::side::conformance::run(&InTopic { name, engine }).await]);
-}
-
-fn judge(name: &str, reports: &[Report]) {
-    let text = table(reports);
+    let reports = [baton_guard::side::conformance::run(&InTopic { name, engine }).await];
+    let text = table(&reports);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("side-stores");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join(format!("{}.md", name.replace(' ', "-"))), &text).unwrap();
@@ -82,28 +77,6 @@ async fn a_store_in_a_topic_of_kafka_passes_the_suite_and_is_compacted() {
     let server = Kafka::start().await;
     passes("a topic of Apache Kafka", Arc::new(KafkaEngine::connect(&server.address, &[]).unwrap())).await;
     assert_eq!(cleanup_policy(&server.address).await, "compact");
-}
-
-struct InSqlite(PathBuf);
-
-impl SideSubject for InSqlite {
-    fn name(&self) -> &'static str {
-        "SQLite"
-    }
-
-    async fn store(&self) -> Arc<dyn SideStore> {
-        Arc::new(SqliteSideStore::new(&Sqlite::open(&self.0).unwrap()))
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_in_sqlite_passes_the_suite() {
-    let folder = tempfile::tempdir().unwrap();
-    let subject = InSqlite(folder.path().join("side.db"));
-    let store = SqliteSideStore::new(&Sqlite::open(&subject.0).unwrap());
-    store.prepare().await.unwrap();
-    store.prepare().await.unwrap();
-    judge("SQLite", &[baton_guard::side::conformance::run(&subject).await]);
 }
 
 fn parked(place: &Place, offset: i64) -> Parked {

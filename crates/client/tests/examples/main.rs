@@ -5,4 +5,3 @@
 mod orders_to_beans;
 mod program;
 mod sending;
-mod servers;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use baton_testkit::servers::Server;
 use tokio_postgres::NoTls;
 
 use crate::program::{PATIENCE, Program, eventually};
-use crate::servers::Server;
 
 /// The orders that the examples send, of ten customers in turn, 100 beans each.
 const BEANS: i64 = 100_000;

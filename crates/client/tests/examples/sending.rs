@@ -1,9 +1,9 @@
 //! The examples that only send.
 
 use baton::{Baton, TopicPartition};
+use baton_testkit::servers::Server;
 
 use crate::program::Program;
-use crate::servers::Server;
 
 /// How many messages lie in the six partitions of the topic.
 async fn stored(address: &str) -> usize {

@@ -2,6 +2,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use baton::guard::Sqlite;
+use baton::guard::segments::{Numbers, SqliteSegments};
 use baton::{Ids, Interceptor, Message, Reason, Receipt, SegmentFuture, SegmentSource, SendError};
 use baton_core::ids::Snowflake;
 
@@ -125,6 +127,14 @@ async fn ids_are_made_as_was_asked_for() {
     let segments = ids(Ids::Segments(Arc::new(Counting(AtomicU64::new(0)))), 250).await;
     let expected: Vec<u64> = (1..=100).chain(201..=300).chain(301..=350).collect();
     assert_eq!(segments, expected, "an allotter that fails once is asked again");
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(folder.path().join("numbers.db")).unwrap();
+    let numbers = SqliteSegments::new(&sqlite, Numbers::named("orders").unwrap().at_a_time(100).unwrap());
+    numbers.prepare().await.unwrap();
+    let first = ids(Ids::Segments(Arc::new(numbers.clone())), 150).await;
+    assert_eq!(first, (1..=150).collect::<Vec<u64>>());
+    let second = ids(Ids::Segments(Arc::new(numbers)), 1).await;
+    assert!(second[0] > 200, "a producer takes over what another did not use: {second:?}");
     let snowflakes = ids(Ids::Snowflake(Snowflake::new(1_700_000_000_000, 5).unwrap()), 100).await;
     assert!(snowflakes.is_sorted_by(|a, b| a < b) && snowflakes.iter().all(|id| id >> 12 & 1023 == 5));
 }

@@ -1,8 +1,6 @@
 //! A broker, a link to it, and what is really in its topics.
 
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use baton::{Baton, Delivery, Message, TopicPartition};
@@ -12,6 +10,7 @@ use baton_core::{EVIDENCE_TOPIC, Report, SequenceEvidence};
 use baton_engine::kafka::KafkaEngine;
 use baton_engine::{Engine, TopicSpec};
 use baton_testkit::proxy::Proxy;
+use baton_testkit::servers::free_ports;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
@@ -23,16 +22,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// A port that nobody listens on, and that this process gives out once.
 fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start;
-    let start = u16::try_from(std::process::id() % u32::from(width)).unwrap();
-    for _ in 0..width {
-        let port = PORTS.start + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % width;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port in {PORTS:?}");
+    free_ports(&PORTS, 1)
 }
 
 /// A broker, a link to it that can be disturbed, and one that cannot.

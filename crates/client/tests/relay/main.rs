@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod postgres;
-#[path = "../examples/servers.rs"]
-mod servers;
 #[allow(dead_code)]
 #[path = "../producer/support.rs"]
 mod support;

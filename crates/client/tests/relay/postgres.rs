@@ -5,10 +5,10 @@ use std::time::Duration;
 use baton::outbox::{Duplicate, Outbox, OutboxError, OutboxStore, PostgresOutbox};
 use baton::relay::Relay;
 use baton::{Message, MessageId};
+use baton_testkit::servers::Server;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::servers::Server;
 use crate::support::{LONG, World, until};
 use crate::topic::{judge, read, wait_for};
 

@@ -1,9 +1,7 @@
 //! Where the servers' files are, and which ports they get.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Below the range that the system gives to outgoing connections, so that a client that dials while a server is down cannot take
 /// the server's port.
@@ -29,16 +27,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// The first of so many ports in a row.
 pub(crate) fn free_ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let width = PORTS.end - PORTS.start - count;
-    let start = u16::try_from(std::process::id() % u32::from(width)).unwrap();
-    for _ in 0..width {
-        let port = PORTS.start + (start + NEXT.fetch_add(count, Ordering::Relaxed)) % width;
-        if (port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return port;
-        }
-    }
-    panic!("no {count} free ports in {PORTS:?}");
+    baton_testkit::servers::free_ports(&PORTS, count)
 }
 
 /// Runs one of the project's scripts. They wait for readiness themselves, and say why if it does not come.

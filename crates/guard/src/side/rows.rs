@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::{LOAD_BYTES_MAX, Offsets, Place, StoreError, codec};
 use crate::GROUP_BYTES_MAX;
+use crate::error::whole;
 
 /// Bytes of rows that go into one statement, at most, and one row more if that is larger: below what servers accept as a packet.
 pub(super) const STATEMENT_BYTES_MAX: usize = 4 << 20;
@@ -162,13 +163,7 @@ pub(super) async fn within<T>(
 
 /// An error and what it comes from, in one line.
 pub(super) fn failed(store: &'static str, error: &dyn Error) -> StoreError {
-    let mut text = format!("side store on {store}: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    StoreError(text)
+    StoreError(format!("side store on {store}: {}", whole(error)))
 }
 
 /// At most so many bytes, cut between characters; without the one character that Postgres cannot keep.

@@ -12,20 +12,38 @@ mod link;
 mod mysql;
 mod postgres;
 mod redis;
-mod servers;
+mod segments;
 mod side;
 mod sqlite;
 
 use std::path::Path;
 
 use baton_guard::conformance::{Report, table};
+use baton_guard::{GuardError, Pruned};
 
-/// The n-th block of a language in the guide: what users are told to type is what the tests type.
+/// The n-th block of a language in the guide.
 fn guide(language: &str, at: usize) -> String {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/GUARDS.md");
-    let text = std::fs::read_to_string(guide).unwrap();
+    block("GUARDS.md", language, at)
+}
+
+/// The n-th block of a language in a document: what users are told to type is what the tests type.
+fn block(document: &str, language: &str, at: usize) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(document);
+    let text = std::fs::read_to_string(path).unwrap();
     let block = text.split(&format!("\n```{language}\n")).nth(at + 1).expect("a block in the guide");
     block.split("```").next().unwrap().to_owned()
+}
+
+/// Prunes until there is nothing more; the rows of each portion.
+async fn portions(prune: impl AsyncFn() -> Result<Pruned, GuardError>) -> Vec<u64> {
+    let mut rows = Vec::new();
+    loop {
+        let pruned = prune().await.unwrap();
+        rows.push(pruned.rows);
+        if !pruned.more {
+            return rows;
+        }
+    }
 }
 
 /// Shows a table, keeps it in `target/`, and fails if a case does.

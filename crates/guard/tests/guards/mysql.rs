@@ -8,12 +8,12 @@ use baton_guard::{
     Conditional, Frontier, Group, Guard, GuardError, Identity, Inbox, MysqlEffect, MysqlGuard, Open, Place, Pruned,
     Redelivery, State,
 };
+use baton_testkit::servers::Server;
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{OptsBuilder, Params, Pool, PoolConstraints, PoolOpts};
 
 use crate::conditions::{self, Statements};
 use crate::link::Link;
-use crate::servers::Server;
 
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Short, so that what hangs is ended while a case still waits; and much longer than a busy machine keeps a handler waiting.
@@ -181,14 +181,8 @@ async fn pruning_holds_up_no_writer_and_is_done_in_portions() {
     let (group, day) = (Group::new("beans").unwrap(), Duration::from_secs(86_400));
     let message = |id: &str| Identity::new(group.clone(), id.try_into().unwrap());
     let asked = subject.guard.begin_batch(&[message("new-1"), message("new-2")]).await.unwrap();
-    let mut rows = Vec::new();
-    loop {
-        let pruned = subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await.unwrap();
-        rows.push(pruned.rows);
-        if !pruned.more {
-            break;
-        }
-    }
+    let prune = async || subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await;
+    let rows = crate::portions(prune).await;
     assert_eq!(rows, [5_000, 5_000, 2_000]);
     asked.open.unwrap().commit().await.unwrap();
     let asked = subject.guard.begin_batch(&[message("new-1"), message("old-1")]).await.unwrap();

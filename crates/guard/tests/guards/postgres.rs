@@ -8,12 +8,12 @@ use baton_guard::{
     Admission, CommitError, Conditional, Fate, Frontier, Group, Guard, GuardError, Identity, Inbox, Open, Place,
     PostgresEffect, PostgresGuard, Pruned, Redelivery, State,
 };
+use baton_testkit::servers::Server;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio_postgres::{Config, NoTls};
 
 use crate::conditions::{self, Statements};
 use crate::link::Link;
-use crate::servers::Server;
 
 /// Short, so that what is in progress elsewhere is told soon.
 const LOCK_WAIT: Duration = Duration::from_millis(400);
@@ -287,14 +287,8 @@ async fn pruning_waits_for_nobody_and_is_done_in_portions() {
     holder.batch_execute("BEGIN; SELECT 1 FROM baton_inbox WHERE message_id = 'old-7' FOR UPDATE").await.unwrap();
     let open = fresh(&subject.guard, &message("new")).await;
     let (group, day) = (Group::new("beans").unwrap(), Duration::from_secs(86_400));
-    let mut rows = Vec::new();
-    loop {
-        let pruned = subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await.unwrap();
-        rows.push(pruned.rows);
-        if !pruned.more {
-            break;
-        }
-    }
+    let prune = async || subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await;
+    let rows = crate::portions(prune).await;
     assert_eq!(rows, [5_000, 5_000, 1_999]);
     open.commit().await.unwrap();
     holder.batch_execute("ROLLBACK").await.unwrap();

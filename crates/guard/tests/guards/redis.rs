@@ -9,13 +9,13 @@ use baton_guard::{
     Admission, Claim, ClaimEffect, CommitError, Conditional, Group, Guard, GuardError, Identity, Lock, Open, Pruned,
     Redelivery,
 };
+use baton_testkit::servers::Server;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use crate::conditions;
 use crate::link::Link;
 use crate::mysql::OnMysql;
 use crate::postgres::OnPostgres;
-use crate::servers::Server;
 use crate::sqlite::OnSqlite;
 
 /// Short, so that what died is taken over while a case still waits; and longer than a busy machine stands still for a moment.
@@ -24,12 +24,12 @@ const LEASE: Duration = Duration::from_secs(4);
 const LONG_LEASE: Duration = Duration::from_secs(600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-async fn connect(port: u16) -> ConnectionManager {
+pub async fn connect(port: u16) -> ConnectionManager {
     connect_as("", port).await
 }
 
 /// `user` as in an address: `name:password@`.
-async fn connect_as(user: &str, port: u16) -> ConnectionManager {
+pub async fn connect_as(user: &str, port: u16) -> ConnectionManager {
     let client = redis::Client::open(format!("redis://{user}127.0.0.1:{port}/")).unwrap();
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)

@@ -9,10 +9,10 @@ use baton_core::{Delivery, Headers};
 use baton_guard::Sqlite;
 use baton_guard::side::conformance::{SideSubject, run};
 use baton_guard::side::{MysqlSideStore, Offsets, Place, PostgresSideStore, SideStore, SqliteSideStore};
+use baton_testkit::servers::Server;
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
 
-use crate::servers::Server;
 use crate::{mysql, postgres};
 
 struct OnPostgres(Server);

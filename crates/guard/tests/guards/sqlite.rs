@@ -119,14 +119,8 @@ async fn pruning_is_done_in_portions() {
                INSERT INTO baton_inbox SELECT 'beans', 'old-' || n, unixepoch() - 9 * 86400 FROM n";
     subject.sqlite.run(move |database| database.execute_batch(old)).await.unwrap().unwrap();
     let (group, day) = (Group::new("beans").unwrap(), Duration::from_secs(86_400));
-    let mut rows = Vec::new();
-    loop {
-        let pruned = subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await.unwrap();
-        rows.push(pruned.rows);
-        if !pruned.more {
-            break;
-        }
-    }
+    let prune = async || subject.guard.prune(&group, 7 * day, Redelivery::from_topic(7 * day)).await;
+    let rows = crate::portions(prune).await;
     assert_eq!(rows, [5_000, 5_000, 2_000]);
 }
 
