@@ -4,6 +4,7 @@ mod filter;
 mod letter;
 mod list;
 mod marks;
+mod queue;
 mod read;
 mod replay;
 mod show;
@@ -11,6 +12,7 @@ mod time;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
+use baton::consumer::LETTERS_GROUP;
 use baton::{Baton, ConnectError};
 use clap::{Args, Subcommand};
 use tokio::runtime::Runtime;
@@ -20,9 +22,9 @@ use crate::Failure;
 /// Letters a second, unless told otherwise: a service that has just recovered is not overrun.
 const RATE_DEFAULT: &str = "100";
 
-const AFTER_HELP: &str = "Letters that were sent again are remembered in the topic TOPIC.replayed, and are skipped the next time. Exit codes: 0 done; \
-                          1 the engine does not answer, there is no such letter or topic, or a letter could not be sent; 2 a wrong argument, or an \
-                          engine whose dead letters cannot be read without taking them away (RabbitMQ).";
+const AFTER_HELP: &str = "Letters that were sent again are remembered in the topic TOPIC.replayed, and are skipped the next time; on RabbitMQ they \
+                          leave their queue. Exit codes: 0 done; 1 the engine does not answer, there is no such letter or topic, or a letter could \
+                          not be sent; 2 a wrong argument.";
 
 #[derive(Args)]
 #[command(flatten_help = true, after_help = AFTER_HELP)]
@@ -44,13 +46,16 @@ enum DeadCommand {
 /// Where the letters are.
 #[derive(Args)]
 struct From {
-    /// The engine's address: kafka://host:port, or embedded:///path/to/data while no other process has it open. Properties of Kafka's
-    /// client go behind it, ?librdkafka.name=value.
+    /// The engine's address: kafka://host:port, amqp://user:password@host/vhost, or embedded:///path/to/data while no other process has
+    /// it open. Properties of Kafka's client go behind it, ?librdkafka.name=value.
     #[arg(long, value_name = "ADDRESS")]
     engine: String,
     /// The topic of dead letters.
     #[arg(long)]
     topic: String,
+    /// On RabbitMQ: the group whose queues are looked into.
+    #[arg(long, value_name = "GROUP", default_value = LETTERS_GROUP)]
+    queue_of: String,
 }
 
 /// Which letters.
@@ -142,16 +147,9 @@ pub(crate) fn run(arguments: DeadArguments) -> Result<(), Failure> {
 }
 
 async fn connect(from: &From) -> Result<Baton, Failure> {
-    let unreadable = || {
-        let text = "its dead letters cannot be read without taking them out of their queue, which this command does not do: use \
-                    RabbitMQ's own shovel to move them";
-        Failure::Usage(format!("--engine: {text}"))
-    };
-    let baton = match Baton::connect(from.engine.as_str()).await {
-        Ok(baton) => baton,
-        Err(ConnectError::NotBuilt { engine: "rabbitmq", .. }) => return Err(unreadable()),
-        Err(error @ ConnectError::Address(_)) => return Err(Failure::Usage(format!("--engine: {error}"))),
-        Err(error) => return Err(Failure::failed("--engine", &error)),
-    };
-    if baton.engine().capabilities().reading { Ok(baton) } else { Err(unreadable()) }
+    match Baton::connect(from.engine.as_str()).await {
+        Ok(baton) => Ok(baton),
+        Err(error @ ConnectError::Address(_)) => Err(Failure::Usage(format!("--engine: {error}"))),
+        Err(error) => Err(Failure::failed("--engine", &error)),
+    }
 }

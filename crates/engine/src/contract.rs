@@ -29,7 +29,7 @@ pub struct Capabilities {
     /// Whether it drops what it stored already when a producer's own retry brings it again.
     pub idempotent_retries: bool,
     /// Whether messages sent before a group first subscribed reach the group. Where they do not, a send to a topic that no group has
-    /// subscribed to fails with [`Fate::NotStored`].
+    /// subscribed to fails with [`Fate::NotStored`] and [`Retry::Subscribed`].
     pub history: bool,
     /// Whether partitions are shared out anew when a member joins. Where they are not, each stays where it is until its member leaves.
     pub sharing: bool,
@@ -160,10 +160,20 @@ pub enum Fate {
 pub enum Retry {
     /// It may.
     Later,
+    /// It may, once a group has subscribed to the partition: the engine keeps what is sent only for groups that are there
+    /// ([`Capabilities::history`]).
+    Subscribed,
     /// Not until somebody changes the message, the topic or the settings.
     Never,
     /// Only if it is smaller: it is larger than the topic or the engine's client takes.
     Smaller,
+}
+
+impl Retry {
+    /// Whether the same record may be taken at another time.
+    pub fn may_help(self) -> bool {
+        matches!(self, Self::Later | Self::Subscribed)
+    }
 }
 
 /// Who is at fault when an engine fails.

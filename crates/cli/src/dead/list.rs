@@ -7,6 +7,7 @@ use baton::Baton;
 use super::ListArguments;
 use super::letter::{Letter, plain, shown};
 use super::marks::Marks;
+use super::queue::BROWSED_MAX;
 use super::read::Letters;
 use super::time::written;
 use crate::{Failure, say};
@@ -17,7 +18,7 @@ const REASON_CHARACTERS_MAX: usize = 60;
 
 pub(super) async fn run(baton: &Baton, arguments: &ListArguments) -> Result<(), Failure> {
     let marks = Marks::read(baton, &arguments.from.topic).await?;
-    let mut letters = Letters::open(baton, &arguments.from.topic).await?;
+    let mut letters = Letters::open(baton, &arguments.from).await?;
     let limit = arguments.which.limit.map_or(usize::MAX, usize::from);
     let mut found = 0;
     while found < limit
@@ -38,17 +39,25 @@ pub(super) async fn run(baton: &Baton, arguments: &ListArguments) -> Result<(), 
         found += 1;
     }
     if !arguments.json {
-        say(&end(found, letters.others));
+        say(&end(found, &letters));
     }
-    Ok(())
+    letters.close().await
 }
 
-fn end(found: usize, others: u64) -> String {
+fn end(found: usize, letters: &Letters) -> String {
+    let others = letters.others;
     let mut text = match found {
         0 => "No dead letters.\n".to_owned(),
         1 => "\n1 dead letter.\n".to_owned(),
         _ => format!("\n{found} dead letters.\n"),
     };
+    if found == 0 && letters.are_queued() {
+        text.push_str("While somebody else consumes from their queue, none are seen here.\n");
+    }
+    if letters.may_be_more() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "Only {BROWSED_MAX} are looked at in one go: there may be more.");
+    }
     if others > 0 {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{others} messages in this topic are no dead letters of Baton's.");

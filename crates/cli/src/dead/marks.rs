@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use baton::{Baton, Engine, EngineError, Headers, TopicPartition, TopicSpec};
-use baton_engine::{EngineProducer, OLDEST, Record, Stored};
+use baton_engine::{EngineProducer, OLDEST, Record, Stored, create_kept};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -38,6 +38,10 @@ impl Marks {
     pub(super) async fn read(baton: &Baton, letters: &str) -> Result<Self, Failure> {
         let failed = |error| Failure::failed("reading what was replayed", &error);
         let topic: Arc<str> = format!("{letters}{SUFFIX}").into();
+        if !baton.engine().capabilities().reading {
+            // Letters that were sent are not in their queue any more.
+            return Ok(Self { topic, keys: HashSet::new() });
+        }
         let partitions = match baton.engine().partitions(&topic).await {
             Ok(partitions) => partitions,
             Err(EngineError::Caller(_)) => 0,
@@ -69,13 +73,7 @@ impl Marks {
         if engine.partitions(&self.topic).await.is_ok() {
             return Ok(());
         }
-        let settings = vec![("cleanup.policy".to_owned(), "compact".to_owned())];
-        let plain = TopicSpec::new(Arc::clone(&self.topic), PARTITIONS);
-        let created = match engine.create_topic(&TopicSpec { settings, ..plain.clone() }).await {
-            // Our own broker keeps everything, and does not know how to compact yet.
-            Err(EngineError::Caller(_)) => engine.create_topic(&plain).await,
-            created => created,
-        };
+        let created = create_kept(engine, &TopicSpec::new(Arc::clone(&self.topic), PARTITIONS)).await;
         created.map_err(|error| Failure::failed(&format!("creating the topic {}", self.topic), &error))
     }
 

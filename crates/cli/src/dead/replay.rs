@@ -5,7 +5,8 @@
 //! dies again, its letter still says where it first came from. Its time is the time of the replay: with its own, a topic that keeps
 //! messages for a week would drop one that died longer ago.
 //!
-//! First it is sent, then it is marked. After a crash in between it is sent once more, and the guard keeps it out.
+//! First it is sent, then it is marked; where it lies in a queue, it is taken out of that instead. After a crash in between it is sent
+//! once more, and the guard keeps it out.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -15,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use baton::{Baton, Engine, TopicPartition};
 use baton_core::partitioner::partition_of_key;
-use baton_engine::{EngineProducer, ProducerOptions, Record, Retry};
+use baton_engine::{EngineProducer, ProducerOptions, Record, Stored};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::ReplayArguments;
 use super::letter::Letter;
 use super::marks::Marks;
+use super::queue::BROWSED_MAX;
 use super::read::Letters;
 use crate::{Failure, say};
 
@@ -35,7 +37,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub(super) async fn run(baton: &Baton, arguments: &ReplayArguments) -> Result<(), Failure> {
     let marks = Marks::read(baton, &arguments.from.topic).await?;
     let plan = Plan::make(baton, arguments, &marks).await?;
-    if !arguments.dry_run && plan.meant > 0 {
+    if !arguments.dry_run && plan.meant > 0 && plan.queued.is_none() {
         marks.prepare(&**baton.engine()).await?;
     }
     let mut replay = Replay::new(baton, arguments, &marks, plan).await?;
@@ -58,23 +60,30 @@ struct Plan {
     meant: usize,
     /// Letters that were sent before.
     skipped: usize,
+    /// Where letters are in queues: these, and what they are settled with. They cannot be read a second time before they are given back.
+    queued: Option<(Letters, Vec<Letter>)>,
 }
 
 impl Plan {
     async fn make(baton: &Baton, arguments: &ReplayArguments, marks: &Marks) -> Result<Self, Failure> {
         let mut plan = Self::default();
         let limit = arguments.which.limit.map_or(usize::MAX, usize::from);
-        let mut letters = Letters::open(baton, &arguments.from.topic).await?;
+        let mut letters = Letters::open(baton, &arguments.from).await?;
+        let mut queued = letters.are_queued().then(Vec::new);
         while plan.meant < limit
             && let Some(letter) = letters.next().await?
         {
             plan.ends.insert(letter.delivery.from.partition, letter.delivery.offset);
             match wanted(arguments, marks, &letter) {
-                Wanted::Yes => plan.meant += 1,
+                Wanted::Yes => {
+                    plan.meant += 1;
+                    queued.iter_mut().for_each(|queued| queued.push(letter.clone()));
+                }
                 Wanted::Done => plan.skipped += 1,
                 Wanted::No => {}
             }
         }
+        plan.queued = queued.map(|queued| (letters, queued));
         Ok(plan)
     }
 
@@ -114,6 +123,8 @@ struct Replay<'a> {
     partitions: HashMap<String, NonZeroU32>,
     sent: usize,
     refused: usize,
+    /// Whether there may be more letters than were looked at.
+    more: bool,
     shown: Instant,
 }
 
@@ -133,37 +144,61 @@ impl<'a> Replay<'a> {
         let producer = baton.engine().producer(options).await;
         let producer = producer.map_err(|error| Failure::failed("sending cannot start", &error))?;
         let (partitions, shown) = (HashMap::new(), Instant::now());
-        Ok(Self { baton, arguments, marks, plan, producer, partitions, sent: 0, refused: 0, shown })
+        Ok(Self { baton, arguments, marks, plan, producer, partitions, sent: 0, refused: 0, more: false, shown })
     }
 
     async fn run(&mut self) -> Result<(), Failure> {
         let mut pace = interval(Duration::from_secs(1) / self.arguments.rate.get());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut letters = Letters::open(self.baton, &self.arguments.from.topic).await?;
+        if let Some((mut letters, queued)) = self.plan.queued.take() {
+            for letter in &queued {
+                if self.sent_to(letter, &mut pace).await?.is_some() {
+                    letters.take(letter).await?;
+                }
+            }
+            self.more = letters.may_be_more();
+            return letters.close().await;
+        }
+        let mut letters = Letters::open(self.baton, &self.arguments.from).await?;
         while self.sent + self.refused < self.plan.meant
             && let Some(letter) = letters.next().await?
         {
             if !self.plan.covers(&letter) || !matches!(wanted(self.arguments, self.marks, &letter), Wanted::Yes) {
                 continue;
             }
-            if self.arguments.dry_run {
-                say(&format!("would send {letter} to {}\n", target(self.arguments, &letter)));
-                self.sent += 1;
-                continue;
+            if let Some((to, stored)) = self.sent_to(&letter, &mut pace).await? {
+                self.marks.add(&*self.producer, &letter, &to, stored).await?;
             }
-            pace.tick().await;
-            self.one(&letter).await?;
-            self.progress();
         }
         Ok(())
     }
 
+    /// Sends a letter when it is its turn, or says that it would. Where to, if it was sent.
+    async fn sent_to(
+        &mut self,
+        letter: &Letter,
+        pace: &mut Interval,
+    ) -> Result<Option<(TopicPartition, Stored)>, Failure> {
+        if self.arguments.dry_run {
+            say(&format!("would send {letter} to {}\n", target(self.arguments, letter)));
+            self.sent += 1;
+            return Ok(None);
+        }
+        pace.tick().await;
+        let sent = self.one(letter).await?;
+        self.progress();
+        Ok(sent)
+    }
+
     /// A letter that is refused for good does not hold up the others. When sending fails for now, all of it ends, so that letters stay in
     /// their order.
-    async fn one(&mut self, letter: &Letter) -> Result<(), Failure> {
+    async fn one(&mut self, letter: &Letter) -> Result<Option<(TopicPartition, Stored)>, Failure> {
         let to = match self.place(letter).await {
             Ok(to) => to,
-            Err(failure) => return self.refuse(letter, &failure.to_string()),
+            Err(failure) => {
+                self.refuse(letter, &failure.to_string());
+                return Ok(None);
+            }
         };
         let delivery = &letter.delivery;
         let record = Record {
@@ -177,18 +212,20 @@ impl<'a> Replay<'a> {
         match self.producer.send_when_room(record).await.await {
             Ok(stored) => {
                 self.sent += 1;
-                self.marks.add(&*self.producer, letter, &to, stored).await
+                Ok(Some((to, stored)))
             }
-            Err(error) if error.retry != Retry::Later => self.refuse(letter, &error.to_string()),
+            Err(error) if !error.retry.may_help() => {
+                self.refuse(letter, &error.to_string());
+                Ok(None)
+            }
             Err(error) => Err(Failure::failed(&letter.to_string(), &error)),
         }
     }
 
-    fn refuse(&mut self, letter: &Letter, why: &str) -> Result<(), Failure> {
+    fn refuse(&mut self, letter: &Letter, why: &str) {
         self.refused += 1;
         // Nobody to tell if stderr is gone; the exit code still does.
         let _ = writeln!(std::io::stderr(), "baton: {letter}: {why}");
-        Ok(())
     }
 
     /// The partition that it came from, if it is there; in another topic, that of its key.
@@ -223,7 +260,7 @@ impl<'a> Replay<'a> {
             let dry_run = self.arguments.dry_run;
             return format!(
                 "{}\n",
-                json!({ "sent": sent, "refused": refused, "skipped": skipped, "dry_run": dry_run })
+                json!({ "sent": sent, "refused": refused, "skipped": skipped, "dry_run": dry_run, "more": self.more })
             );
         }
         let done = if self.arguments.dry_run { "would be sent" } else { "sent" };
@@ -233,6 +270,9 @@ impl<'a> Replay<'a> {
         }
         if skipped > 0 {
             text.push_str(&format!(", {skipped} skipped: sent before (--again sends them once more)"));
+        }
+        if self.more {
+            text.push_str(&format!("; only {BROWSED_MAX} are looked at in one go, run it again for more"));
         }
         format!("{text}.\n")
     }

@@ -14,13 +14,14 @@ use super::time::written;
 use crate::{Failure, say};
 
 pub(super) async fn run(baton: &Baton, arguments: &ShowArguments) -> Result<(), Failure> {
-    let mut letters = Letters::open(baton, &arguments.from.topic).await?;
+    let mut letters = Letters::open(baton, &arguments.from).await?;
     let mut found = None;
     while let Some(letter) = letters.next().await? {
         if letter.is_called(&arguments.letter) {
             found = Some(letter);
         }
     }
+    letters.close().await?;
     let Some(letter) = found else {
         let (topic, wanted) = (&arguments.from.topic, &arguments.letter);
         return Err(Failure::Failed(format!("{topic} holds no letter {wanted}: see baton dead list")));

@@ -4,6 +4,8 @@
 
 mod binary;
 mod dead;
+mod dead_rabbitmq;
 mod demo;
+mod letters;
 mod messages;
 mod running;

@@ -9,8 +9,8 @@ use baton_core::identity::{Identified, Named, Origin};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Headers, MessageId, TopicPartition};
 use baton_engine::{
-    Engine, EngineError, EngineProducer, ProducerOptions, Record, Retry, SendError, TopicSpec, create_large,
-    large_producer,
+    ConsumerOptions, Engine, EngineError, EngineProducer, ProducerOptions, Record, Retry, SendError, Start, TopicSpec,
+    create_large, large_producer,
 };
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -46,6 +46,9 @@ pub const DEAD_TIMESTAMP: &str = "baton-dead-timestamp";
 pub const REASON_BYTES_MAX: usize = 1_000;
 /// Longest reason of a letter that would be too large with a longer one.
 pub const SHORT_REASON_BYTES_MAX: usize = 100;
+/// The group that dead letters are kept for, where an engine keeps only what somebody is subscribed to: on RabbitMQ their queues are
+/// `<topic>.letters.<partition>`. Nobody consumes as this group; `baton dead` looks into it.
+pub const LETTERS_GROUP: &str = "letters";
 /// Behind the name of a topic of dead letters: where those go that are too large for it.
 pub const LARGE_SUFFIX: &str = ".large";
 
@@ -147,7 +150,7 @@ impl Letters {
     /// Returned means: it is durable.
     pub async fn send(&self, letter: &Letter, times: Times) -> Result<(), String> {
         for detail in [Detail::Whole, Detail::Short, Detail::Bare] {
-            match self.store(self.record(letter, times, detail)).await? {
+            match self.store_kept(self.record(letter, times, detail)).await? {
                 Err(error) if error.retry == Retry::Smaller => {}
                 stored => return stored.map_err(|error| format!("dead letter to {}: {error}", self.to.topic)),
             }
@@ -174,10 +177,31 @@ impl Letters {
         let topic = topic.await.map_err(|error| too_large(format!("there is no other topic for it: {error}")))?;
         let mut record = self.record(letter, times, Detail::Whole);
         record.to = TopicPartition::new(topic.clone(), 0);
-        self.store(record).await?.map_err(|error| too_large(format!("{topic} does not take it either: {error}")))?;
+        self.store_kept(record)
+            .await?
+            .map_err(|error| too_large(format!("{topic} does not take it either: {error}")))?;
         let (partition, offset) = (letter.delivery.from.clone(), letter.delivery.offset);
         self.board.notice(Notice::LargeLetter { partition, offset, topic: topic.clone() });
         Ok(())
+    }
+
+    /// Stores a record, and if the engine keeps it for nobody, has it kept for [`LETTERS_GROUP`].
+    async fn store_kept(&self, record: Record) -> Result<Result<(), SendError>, String> {
+        match self.store(record.clone()).await? {
+            Err(error) if error.retry == Retry::Subscribed => {
+                self.subscribe(&record.to.topic).await.map_err(|subscribing| format!("{error}; {subscribing}"))?;
+                self.store(record).await
+            }
+            stored => Ok(stored),
+        }
+    }
+
+    /// A group is subscribed for good once it was there.
+    async fn subscribe(&self, topic: &Arc<str>) -> Result<(), EngineError> {
+        let (group, topics, settings) = (LETTERS_GROUP.to_owned(), vec![topic.clone()], Vec::new());
+        let (start, prefetch, release_wait) = (Start::Earliest, 1, Duration::ZERO);
+        let options = ConsumerOptions { group, topics, start, prefetch, release_wait, settings };
+        self.engine.consumer(options).await?.close().await
     }
 
     /// Waits until a record is durable or given up.

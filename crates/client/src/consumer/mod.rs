@@ -27,7 +27,7 @@ pub use handle::{Consumer, ConsumerMetrics, Notice, Notices, PartitionLag};
 pub use handler::{BatchHandler, ConsumerInterceptor, Handler, Received};
 pub use letters::{
     DEAD_ATTEMPTS, DEAD_CLASS, DEAD_FIRST_TIME, DEAD_GROUP, DEAD_ID, DEAD_LAST_TIME, DEAD_OFFSET, DEAD_PARTITION,
-    DEAD_REASON, DEAD_SOURCE, DEAD_TIMESTAMP, DEAD_TOPIC, DeadLetter, LARGE_SUFFIX, REASON_BYTES_MAX,
+    DEAD_REASON, DEAD_SOURCE, DEAD_TIMESTAMP, DEAD_TOPIC, DeadLetter, LARGE_SUFFIX, LETTERS_GROUP, REASON_BYTES_MAX,
     SHORT_REASON_BYTES_MAX,
 };
 pub use store::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture, TopicStore};

@@ -222,7 +222,7 @@ impl Driver {
                         baton_engine::Fate::NotStored => Fate::NotStored,
                         baton_engine::Fate::Unknown => Fate::Unknown,
                     },
-                    retryable: error.retry == baton_engine::Retry::Later,
+                    retryable: error.retry.may_help(),
                 }),
             };
             let acknowledged = result.is_ok();

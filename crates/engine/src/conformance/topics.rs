@@ -8,7 +8,7 @@ use super::bench::{
     Bench, CaseResult, Failure, ensure, ensure_same, is_refused, numbered, numbers, record, send, text,
 };
 use super::{Case, case};
-use crate::{EngineReader, Fate, OLDEST, TopicSpec};
+use crate::{EngineReader, Fate, OLDEST, Retry, TopicSpec};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -68,7 +68,8 @@ async fn a_send_without_any_group_is_refused_as_not_stored(bench: &Bench<'_>) ->
         return Err(Failure("the buffer is full".to_owned()));
     };
     let sent = sent.await;
-    ensure(matches!(&sent, Err(error) if error.fate == Fate::NotStored), format_args!("send: {sent:?}"))
+    let right = matches!(&sent, Err(error) if error.fate == Fate::NotStored && error.retry == Retry::Subscribed);
+    ensure(right, format_args!("send: {sent:?}"))
 }
 
 async fn what_nobody_takes_is_told_from_what_is_sent_beside_it(bench: &Bench<'_>) -> CaseResult {

@@ -25,6 +25,8 @@ const BATCH_MESSAGES_MAX: usize = 1_024;
 /// since 4.0, drops messages that members gave back or died with. Attempts are counted by who handles messages.
 const DELIVERY_LIMIT: i64 = i32::MAX as i64;
 const LIMIT_SETTING: &str = "x-delivery-limit";
+/// A setting of a consumer. With `true`, only queues that are there already are consumed: who just looks subscribes no group for good.
+pub const EXISTING_SETTING: &str = "queues.existing";
 /// What a queue has to be, and no setting may change.
 const FIXED: &[&str] = &["x-queue-type", "x-single-active-consumer"];
 
@@ -181,6 +183,7 @@ impl RabbitConsumer {
     /// [`Subscription::declare_all`].
     pub(super) async fn start(address: Address, options: ConsumerOptions) -> Result<Self, EngineError> {
         let arguments = arguments(&options.settings)?;
+        let existing = options.settings.iter().any(|(name, value)| name == EXISTING_SETTING && value == "true");
         let connection = address.connect(&options.group).await?;
         let mut partitions = Vec::new();
         for topic in &options.topics {
@@ -197,6 +200,7 @@ impl RabbitConsumer {
             group: group.clone(),
             partitions,
             arguments,
+            existing,
             prefetch,
             troubles: Troubles::default(),
         };
@@ -222,7 +226,7 @@ fn arguments(settings: &[(String, String)]) -> Result<FieldTable, EngineError> {
     table.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     table.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     table.insert(LIMIT_SETTING.into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
-    for (name, value) in settings {
+    for (name, value) in settings.iter().filter(|(name, _)| name != EXISTING_SETTING) {
         if FIXED.contains(&name.as_str()) || !name.starts_with("x-") {
             let text = "a queue's arguments can be given, under RabbitMQ's own names (x-...)";
             return Err(EngineError::Caller(format!("the setting {name} is refused: {text}, and not {FIXED:?}")));

@@ -11,6 +11,8 @@
 //! [`Fate::NotStored`](crate::Fate::NotStored). So a topic that no group has subscribed to takes nothing: there is nobody who could
 //! keep it. A group is subscribed, for good, from its first [`Engine::consumer`](crate::Engine::consumer) on.
 //!
+//! A consumer with the setting [`EXISTING_SETTING`] subscribes nothing: it consumes queues that are there already.
+//!
 //! **What "settled" means.** AMQP has no answer to an acknowledgement. After the acknowledgements of one call a request that has an answer
 //! goes the same way; when [`settle`](crate::EngineConsumer::settle) returns, the node that we are connected to has them and has handed
 //! them to the queue. If that node dies in that moment, the messages are delivered again: settling can be lost, a message cannot.
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use baton_core::TopicPartition;
 
+pub use self::consumer::EXISTING_SETTING;
 use self::link::Address;
 use crate::{
     Capabilities, ConsumerOptions, Copies, Durability, Engine, EngineConsumer, EngineError, EngineFuture,

@@ -145,7 +145,7 @@ fn outcome(confirmation: &Confirmation) -> SendOutcome {
 fn came_back(returned: &BasicReturnMessage) -> SendError {
     SendError {
         fate: Fate::NotStored,
-        retry: Retry::Later,
+        retry: Retry::Subscribed,
         cause: format!(
             "RabbitMQ: {} {}; no group has subscribed to this partition: start its consumer once before sending",
             returned.reply_code, returned.reply_text

@@ -43,6 +43,8 @@ pub(super) struct Subscription {
     pub(super) group: String,
     pub(super) partitions: Vec<TopicPartition>,
     pub(super) arguments: FieldTable,
+    /// Queues that are not there are not made.
+    pub(super) existing: bool,
     pub(super) prefetch: u16,
     pub(super) troubles: Troubles,
 }
@@ -212,9 +214,12 @@ impl Subscription {
     /// Queues that are there already are left as they are, if they are what they have to be.
     pub(super) async fn declare(&self, channel: &Channel, partition: &TopicPartition) -> Result<(), EngineError> {
         let queue = queue(&self.group, partition)?;
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let declaring = channel.queue_declare(queue.clone(), durable, self.arguments.clone());
+        let options = QueueDeclareOptions { durable: true, passive: self.existing, ..QueueDeclareOptions::default() };
+        let declaring = channel.queue_declare(queue.clone(), options, self.arguments.clone());
         link::answered(&format!("subscribing: declaring queue {queue}"), declaring).await?;
+        if self.existing {
+            return Ok(());
+        }
         let (exchange, key) = (link::name(&partition.topic)?, routing_key(partition.partition));
         let doing = format!("subscribing: binding queue {queue}");
         let binding = channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default());
