@@ -8,7 +8,7 @@ mod queue;
 mod read;
 mod replay;
 mod show;
-mod time;
+pub(crate) mod time;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 

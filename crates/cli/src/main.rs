@@ -2,10 +2,14 @@
 
 mod colour;
 mod config;
+mod database;
 mod dead;
 mod demo;
+mod outbox;
+mod relay;
 mod serve;
 mod settings_list;
+mod signals;
 mod start_text;
 
 use std::io::Write;
@@ -43,6 +47,10 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Dead letters: list them, look at them, send them again.
     Dead(dead::DeadArguments),
+    /// Bring the messages of an outbox to the engine until Ctrl-C.
+    Relay(relay::RelayArguments),
+    /// The outbox in a database: make it, look at it, release what is parked.
+    Outbox(outbox::OutboxArguments),
     /// The broker of the demonstration.
     #[command(hide = true)]
     DemoBroker(ServeArguments),
@@ -121,6 +129,8 @@ fn main() -> ExitCode {
         }
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Dead(arguments) => dead::run(arguments),
+        Command::Relay(arguments) => relay::run(arguments),
+        Command::Outbox(arguments) => outbox::run(arguments),
         Command::DemoBroker(arguments) => demo::run_broker(arguments),
         Command::DemoConsumer(arguments) => demo::run_consumer(&arguments),
     };

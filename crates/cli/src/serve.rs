@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use baton_broker::{Broker, BrokerOptions, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::signals::Signals;
 use crate::{EXIT_INTERRUPTED, Failure, LogFormat, ServeArguments, config, say, start_text};
 
 /// How much is logged, as tracing's filters say it.
@@ -40,7 +40,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
 async fn run(options: BrokerOptions, data: PathBuf, shutdown_max: Duration) -> Result<(), Failure> {
     let began = Instant::now();
     // From the beginning: a signal while the log is being opened stops the broker as soon as it is open.
-    let mut signals = Signals::new().map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
+    let mut signals = Signals::new()?;
     let advertised = options.advertised.clone();
     let starting = Broker::start(options);
     let broker = tokio::select! {
@@ -109,25 +109,6 @@ fn failure(error: StartError) -> Failure {
         }
         StartError::Directory { .. } => Failure::Failed(format!("{error}; choose another with --data DIR")),
         other => Failure::Failed(other.to_string()),
-    }
-}
-
-/// Ctrl-C, and what service managers send.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Times, as people write and read them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECOND_MS: i64 = 1_000;
 const DAY_SECONDS: i64 = 86_400;
@@ -14,6 +14,17 @@ pub(super) fn now_ms() -> i64 {
 /// An age (`90s`, `30m`, `12h`, `7d`) or a time in milliseconds since 1970, as milliseconds since 1970.
 pub(super) fn since(text: &str) -> Result<i64, String> {
     at(text, now_ms()).ok_or_else(|| "it takes an age (90s, 30m, 12h, 7d), or milliseconds since 1970".to_owned())
+}
+
+/// How long something lasts: `500ms`, `90s`, `30m`, `12h`, `7d`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let parsed = match text.strip_suffix("ms") {
+        Some(count) => count.parse().ok().map(Duration::from_millis),
+        None => at(text, 0)
+            .filter(|_| !text.ends_with(|last: char| last.is_ascii_digit()))
+            .and_then(|ms| u64::try_from(ms.saturating_neg()).ok().map(Duration::from_millis)),
+    };
+    parsed.ok_or_else(|| "it takes a number with ms, s, m, h or d behind it".to_owned())
 }
 
 fn at(text: &str, now_ms: i64) -> Option<i64> {

@@ -8,4 +8,5 @@ mod dead_rabbitmq;
 mod demo;
 mod letters;
 mod messages;
+mod relay;
 mod running;

@@ -1,6 +1,6 @@
 //! How a relay is set up.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::relay::{Claims, Limits, ROWS_MAX_DEFAULT, Shares};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::driver::{Driver, Options};
 use super::sending::Sending;
 use super::topics::Topics;
-use super::{Relay, RelayError, RelayMetrics};
+use super::{Relay, RelayBoard, RelayError};
 use crate::Baton;
 use crate::producer::clock::Clock;
 use crate::producer::evidence;
@@ -152,7 +152,7 @@ impl RelayBuilder {
             let told = move |reports| _ = reported.send(reports);
             evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), told)
         });
-        let board = Arc::new(Mutex::new(RelayMetrics::default()));
+        let board = RelayBoard::default();
         let limits = Limits { rows_max: self.rows_max, ..Limits::default() };
         let options = Options {
             lease: Lease { member: member.clone(), lasts: self.lease },
@@ -173,7 +173,7 @@ impl RelayBuilder {
             evidence.map(|evidence| (evidence, reports)),
             random,
             Clock::start(),
-            Arc::clone(&board),
+            board.clone(),
         );
         let driver = tokio::spawn(driver.run(received));
         Ok(Relay { commands, driver: Some(driver), board })

@@ -3,7 +3,7 @@
 mod jobs;
 mod shards;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::Report;
@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::metrics::RelayMetrics;
 use super::sending::{Content, Sending};
 use super::topics::Topics;
-use super::{Command, RelayError};
+use super::{Command, RelayBoard, RelayError};
 use crate::producer::clock::{Clock, wall_ms, whole_ms};
 use crate::producer::random::Random;
 use jobs::Came;
@@ -56,7 +56,7 @@ pub(super) struct Driver {
     reporting: bool,
     random: Random,
     clock: Clock,
-    board: Arc<Mutex<RelayMetrics>>,
+    board: RelayBoard,
     metrics: RelayMetrics,
     jobs: JoinSet<Came>,
     /// Between two queries.
@@ -95,7 +95,7 @@ impl Driver {
         evidence: Option<Evidence>,
         random: Random,
         clock: Clock,
-        board: Arc<Mutex<RelayMetrics>>,
+        board: RelayBoard,
     ) -> Self {
         let search = Some(store.search());
         Self {
@@ -316,7 +316,7 @@ impl Driver {
         self.metrics.held = self.claims.len();
         self.metrics.in_flight = self.sending.len();
         self.metrics.parked_keys = self.claims.parked_keys();
-        self.board.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.metrics);
+        self.board.show(&self.metrics);
     }
 
     /// What a job has brought.

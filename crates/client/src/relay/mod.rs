@@ -49,7 +49,22 @@ pub use metrics::{LATENCY_BOUNDS_MS, Latency, RelayMetrics};
 pub struct Relay {
     commands: mpsc::Sender<Command>,
     driver: Option<JoinHandle<Result<(), RelayError>>>,
-    board: Arc<Mutex<RelayMetrics>>,
+    board: RelayBoard,
+}
+
+/// Where a relay shows how it does. Cheap to clone; stays when the relay has ended.
+#[derive(Debug, Clone, Default)]
+pub struct RelayBoard(Arc<Mutex<RelayMetrics>>);
+
+impl RelayBoard {
+    /// How it does.
+    pub fn metrics(&self) -> RelayMetrics {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show(&self, metrics: &RelayMetrics) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(metrics);
+    }
 }
 
 /// What a relay is told.
@@ -82,7 +97,12 @@ pub enum RelayError {
 impl Relay {
     /// How it does.
     pub fn metrics(&self) -> RelayMetrics {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.board.metrics()
+    }
+
+    /// For who shows it while the relay runs.
+    pub fn board(&self) -> RelayBoard {
+        self.board.clone()
     }
 
     /// Takes no more rows, waits until those that the engine has have ended, at most for so long, and gives its shards to others. What has
