@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use baton::{Baton, Stamp, TopicPartition, TopicSpec};
-use baton_testkit::random::Random;
+use baton_testkit::Random;
 use baton_testkit::servers::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -109,7 +109,12 @@ async fn an_outbox_is_made_looked_at_and_emptied_from_the_command_line() {
     assert_eq!(world.outbox(&["init", "--name", "shop"]).0, Some(0));
     assert_eq!(world.outbox(&["init", "--name", "shop"]).0, Some(0), "once more does no harm");
     let client = world.client().await;
-    client.batch_execute("INSERT INTO baton_outbox (topic, key, payload) VALUES ('orders', 'a', '1'), ('nowhere', 'b', '2')").await.unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO baton_outbox (topic, key, payload) VALUES ('orders', 'a', '1'), ('nowhere', 'b', '2')",
+        )
+        .await
+        .unwrap();
     let (_, status, _) = world.outbox(&["status", "--json"]);
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((&status["name"], &status["rows"], &status["parked"]), (&"shop".into(), &2.into(), &0.into()));
@@ -160,7 +165,11 @@ async fn write(client: &mut Client, random: &mut Random, until: Instant) -> u64 
         if random.percent(10) {
             tokio::time::sleep(Duration::from_millis(random.below(30))).await;
         }
-        if random.percent(20) { transaction.rollback().await.unwrap() } else { transaction.commit().await.unwrap() }
+        if random.percent(20) {
+            transaction.rollback().await.unwrap()
+        } else {
+            transaction.commit().await.unwrap()
+        }
         transactions += 1;
         tokio::time::sleep(Duration::from_millis(random.below(4))).await;
     }
