@@ -1,5 +1,7 @@
 //! `baton outbox` and `baton relay`, on a real Postgres: by hand, and killed.
 
+#![allow(clippy::print_stdout, reason = "figures and seeds of a run")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
