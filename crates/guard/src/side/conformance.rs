@@ -71,6 +71,7 @@ cases!(
     a_message_at_the_limit_is_parked_whatever_its_failure_says,
     done_marks_larger_than_four_kilobytes_come_back,
     offsets_that_do_not_last_stay_in_order_over_assignments,
+    what_a_replaced_owner_parks_late_takes_no_other_messages_place,
     many_keys_are_counted_each,
 );
 
@@ -334,6 +335,25 @@ async fn offsets_that_do_not_last_stay_in_order_over_assignments<S: SideSubject>
     let loaded = store.load(&bench.place, &key("a"), 100).await.map_err(wrong)?;
     let payloads: Vec<Bytes> = loaded.into_iter().filter_map(|loaded| loaded.delivery.payload).collect();
     same("in order, and each once", &payloads, &expected)?;
+    Ok(Finding::Passed)
+}
+
+async fn what_a_replaced_owner_parks_late_takes_no_other_messages_place<S: SideSubject>(
+    bench: Bench<'_, S>,
+) -> Verdict {
+    let replaced = bench.subject.store().await;
+    if replaced.needs_lasting_offsets() {
+        return Ok(Finding::Skipped(NEEDS_LASTING));
+    }
+    replaced.open(&bench.place, Offsets::OfAssignment).await.map_err(wrong)?;
+    let owner = bench.subject.store().await;
+    owner.open(&bench.place, Offsets::OfAssignment).await.map_err(wrong)?;
+    // Nothing was parked when it took over, and both count their offsets from 0.
+    replaced.park(&bench.place, &key("a"), &[bench.sized("a", 0, key("late"))]).await.map_err(wrong)?;
+    owner.park(&bench.place, &key("a"), &[bench.sized("a", 0, key("owner's"))]).await.map_err(wrong)?;
+    let loaded = owner.load(&bench.place, &key("a"), 100).await.map_err(wrong)?;
+    let payloads: Vec<Bytes> = loaded.into_iter().filter_map(|loaded| loaded.delivery.payload).collect();
+    same("both are there", &payloads, &vec![key("late"), key("owner's")])?;
     Ok(Finding::Passed)
 }
 

@@ -34,6 +34,7 @@ const TABLES: [&str; 2] = [
   topic          VARBINARY(255) NOT NULL,
   `partition`    INT UNSIGNED NOT NULL,
   done           LONGBLOB NOT NULL,
+  assignment     BIGINT NOT NULL DEFAULT 0,
   changed_at     TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
   PRIMARY KEY (consumer_group, topic, `partition`)
 ) ENGINE = InnoDB",
@@ -41,7 +42,10 @@ const TABLES: [&str; 2] = [
 
 const READ_DONE: &str =
     "SELECT done FROM baton_done WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition";
-const READ_LAST: &str = "SELECT MAX(position) FROM baton_parked WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition";
+const COUNT_ASSIGNMENT: &str = "INSERT INTO baton_done (consumer_group, topic, `partition`, done, assignment) \
+VALUES (:group, :topic, :partition, '', 1) ON DUPLICATE KEY UPDATE assignment = assignment + 1";
+const READ_ASSIGNMENT: &str =
+    "SELECT assignment FROM baton_done WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition";
 const READ_KEYS: &str = "SELECT message_key, COUNT(*) FROM baton_parked \
 WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition GROUP BY key_hash, message_key";
 const STORE_DONE: &str = "INSERT INTO baton_done (consumer_group, topic, `partition`, done) VALUES (:group, :topic, :partition, :done) \
@@ -113,16 +117,28 @@ impl MysqlSideStore {
     async fn opened(&self, place: &Place, offsets: Offsets) -> Result<Opened, StoreError> {
         rows::check(place)?;
         let done: Vec<Vec<u8>> = self.query(READ_DONE, of_place(place)).await?;
-        let last: Vec<Option<i64>> = self.query(READ_LAST, of_place(place)).await?;
         let keys: Vec<(Vec<u8>, u64)> = self.query(READ_KEYS, of_place(place)).await?;
-        let last = last.into_iter().flatten().next();
-        self.places.open(place, offsets, last.and_then(|last| u64::try_from(last).ok()));
+        let assignment = match offsets {
+            Offsets::Lasting => None,
+            Offsets::OfAssignment => self.count_assignment(place).await.map_err(|error| failed(&error))?,
+        };
+        self.places.open(place, assignment);
         let key = |(key, messages): (Vec<u8>, u64)| KeyInStore {
             key: key.into(),
             messages: usize::try_from(messages).unwrap_or(usize::MAX),
         };
         let parked = keys.into_iter().map(key).collect();
         Ok(Opened { done: done.into_iter().next().unwrap_or_default().into(), parked })
+    }
+
+    async fn count_assignment(&self, place: &Place) -> Result<Option<i64>, Error> {
+        let mut connection = self.pool.get_conn().await?;
+        // The row is ours until the end: no two read the same number.
+        let mut transaction = connection.start_transaction(TxOpts::default()).await?;
+        transaction.exec_drop(COUNT_ASSIGNMENT, of_place(place)).await?;
+        let assignment = transaction.exec_first(READ_ASSIGNMENT, of_place(place)).await?;
+        transaction.commit().await?;
+        Ok(assignment)
     }
 
     async fn insert(&self, place: &Place, key: &Bytes, rows: &[Row]) -> Result<(), StoreError> {

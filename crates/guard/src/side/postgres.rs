@@ -37,13 +37,14 @@ CREATE TABLE IF NOT EXISTS baton_done (
   topic          text COLLATE "C" NOT NULL,
   partition      bigint NOT NULL,
   done           bytea NOT NULL,
+  assignment     bigint NOT NULL DEFAULT 0,
   changed_at     timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50)"#;
 
 const READ_DONE: &str = "SELECT done FROM baton_done WHERE consumer_group = $1 AND topic = $2 AND partition = $3";
-const READ_LAST: &str =
-    "SELECT max(position) FROM baton_parked WHERE consumer_group = $1 AND topic = $2 AND partition = $3";
+const COUNT_ASSIGNMENT: &str = "INSERT INTO baton_done (consumer_group, topic, partition, done, assignment) VALUES ($1, $2, $3, '', 1) \
+ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET assignment = baton_done.assignment + 1 RETURNING assignment";
 const READ_KEYS: &str = "SELECT message_key, count(*) FROM baton_parked \
 WHERE consumer_group = $1 AND topic = $2 AND partition = $3 GROUP BY key_hash, message_key";
 const STORE_DONE: &str = "INSERT INTO baton_done (consumer_group, topic, partition, done) VALUES ($1, $2, $3, $4) \
@@ -121,16 +122,20 @@ impl PostgresSideStore {
         let done = self.query(READ_DONE, &place_of).await?;
         let done: Option<Vec<u8>> =
             done.first().map(|row| row.try_get(0)).transpose().map_err(|error| failed(&error))?;
-        let last = self.query(READ_LAST, &place_of).await?;
-        let last: Option<i64> =
-            last.first().map(|row| row.try_get(0)).transpose().map_err(|error| failed(&error))?.flatten();
+        let assignment = match offsets {
+            Offsets::Lasting => None,
+            Offsets::OfAssignment => {
+                let counted = self.query(COUNT_ASSIGNMENT, &place_of).await?;
+                counted.first().map(|row| row.try_get(0)).transpose().map_err(|error| failed(&error))?
+            }
+        };
         let key = |row: &tokio_postgres::Row| -> Result<KeyInStore, Error> {
             let (key, messages): (Vec<u8>, i64) = (row.try_get(0)?, row.try_get(1)?);
             Ok(KeyInStore { key: key.into(), messages: usize::try_from(messages).unwrap_or(usize::MAX) })
         };
         let parked = self.query(READ_KEYS, &place_of).await?;
         let parked = parked.iter().map(key).collect::<Result<_, _>>().map_err(|error| failed(&error))?;
-        self.places.open(place, offsets, last.and_then(|last| u64::try_from(last).ok()));
+        self.places.open(place, assignment);
         Ok(Opened { done: done.unwrap_or_default().into(), parked })
     }
 

@@ -11,7 +11,7 @@ use baton_core::consumer::{Loaded, Parked};
 use baton_core::partitioner::murmur2;
 use bytes::Bytes;
 
-use super::{LOAD_BYTES_MAX, Offsets, Place, StoreError, codec};
+use super::{LOAD_BYTES_MAX, Place, StoreError, codec};
 use crate::GROUP_BYTES_MAX;
 use crate::error::whole;
 
@@ -24,6 +24,9 @@ const TOPIC_BYTES_MAX: usize = 255;
 /// Longest source and reason of a failure that are kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1_000;
 
+/// Positions of one assignment whose offsets do not last: three years of 10,000 messages a second. Leaves room for 8 million assignments.
+const ASSIGNMENT_POSITIONS: u64 = 1 << 40;
+
 /// The places that are ours, and what is added to an offset to get a position there.
 #[derive(Debug, Default)]
 pub(super) struct Places(Mutex<HashMap<Place, u64>>);
@@ -33,12 +36,10 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins an assignment; `last` is the last position that is taken. Offsets that do not last begin behind it.
-    pub fn open(&self, place: &Place, offsets: Offsets, last: Option<u64>) {
-        let base = match offsets {
-            Offsets::Lasting => 0,
-            Offsets::OfAssignment => last.map_or(0, |last| last.saturating_add(1)),
-        };
+    /// Begins an assignment. Where offsets do not last it has a number, counted in the database: whoever had the place before may still be
+    /// parking, and two messages at one position would be one of them.
+    pub fn open(&self, place: &Place, assignment: Option<i64>) {
+        let base = assignment.map_or(0, |number| number.unsigned_abs().saturating_mul(ASSIGNMENT_POSITIONS));
         self.lock().insert(place.clone(), base);
     }
 
@@ -50,6 +51,10 @@ impl Places {
     pub fn rows(&self, place: &Place, messages: &[Parked]) -> Result<Vec<Row>, StoreError> {
         let base = self.lock().get(place).copied();
         let base = base.ok_or_else(|| StoreError(format!("{} is not ours any more", place.partition)))?;
+        if base > 0 && messages.iter().any(|parked| parked.delivery.offset.unsigned_abs() >= ASSIGNMENT_POSITIONS) {
+            let text = "has had more messages in one assignment than can be parked: start its consumer again";
+            return Err(StoreError(format!("{} {text}", place.partition)));
+        }
         Ok(messages.iter().map(|parked| Row::of(base, parked)).collect())
     }
 }

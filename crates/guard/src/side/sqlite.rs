@@ -20,9 +20,11 @@ CREATE TABLE IF NOT EXISTS baton_parked (
 CREATE INDEX IF NOT EXISTS baton_parked_key ON baton_parked (consumer_group, topic, partition, key_hash, position);
 CREATE TABLE IF NOT EXISTS baton_done (
   consumer_group TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, done BLOB NOT NULL,
-  changed_at INTEGER NOT NULL DEFAULT (unixepoch()),
+  assignment INTEGER NOT NULL DEFAULT 0, changed_at INTEGER NOT NULL DEFAULT (unixepoch()),
   PRIMARY KEY (consumer_group, topic, partition));";
 
+const COUNT_ASSIGNMENT: &str = "INSERT INTO baton_done (consumer_group, topic, partition, done, assignment) \
+VALUES (?1, ?2, ?3, x'', 1) ON CONFLICT DO UPDATE SET assignment = assignment + 1 RETURNING assignment";
 const OF_PLACE: &str = "consumer_group = ?1 AND topic = ?2 AND partition = ?3";
 
 /// Parked messages and done marks in a SQLite database: in that of the guard, or in any other. See [`SideStore`].
@@ -61,21 +63,26 @@ fn names(place: &Place) -> (String, String, u32) {
     (place.group.to_string(), place.partition.topic.to_string(), place.partition.partition)
 }
 
-fn opened(connection: &Connection, place: (String, String, u32)) -> Result<(Opened, Option<i64>), Error> {
+fn opened(
+    connection: &Connection,
+    place: (String, String, u32),
+    offsets: Offsets,
+) -> Result<(Opened, Option<i64>), Error> {
     let place = params![place.0, place.1, place.2];
+    let assignment = match offsets {
+        Offsets::Lasting => None,
+        Offsets::OfAssignment => Some(connection.query_row(COUNT_ASSIGNMENT, place, |row| row.get(0))?),
+    };
     let done: Option<Vec<u8>> = connection
         .query_row(&format!("SELECT done FROM baton_done WHERE {OF_PLACE}"), place, |row| row.get(0))
         .optional()?;
-    let last =
-        connection
-            .query_row(&format!("SELECT max(position) FROM baton_parked WHERE {OF_PLACE}"), place, |row| row.get(0))?;
     let sql = format!("SELECT message_key, count(*) FROM baton_parked WHERE {OF_PLACE} GROUP BY key_hash, message_key");
     let mut keys = connection.prepare(&sql)?;
     let keys = keys.query_map(place, |row| {
         let (key, messages): (Vec<u8>, i64) = (row.get(0)?, row.get(1)?);
         Ok(KeyInStore { key: key.into(), messages: usize::try_from(messages).unwrap_or(usize::MAX) })
     })?;
-    Ok((Opened { done: done.unwrap_or_default().into(), parked: keys.collect::<Result<_, _>>()? }, last))
+    Ok((Opened { done: done.unwrap_or_default().into(), parked: keys.collect::<Result<_, _>>()? }, assignment))
 }
 
 fn read(
@@ -108,8 +115,8 @@ impl SideStore for SqliteSideStore {
         Box::pin(async move {
             rows::check(place)?;
             let names = names(place);
-            let (opened, last) = self.run(move |connection| opened(connection, names)).await?;
-            self.places.open(place, offsets, last.and_then(|last| u64::try_from(last).ok()));
+            let (opened, assignment) = self.run(move |connection| opened(connection, names, offsets)).await?;
+            self.places.open(place, assignment);
             Ok(opened)
         })
     }
