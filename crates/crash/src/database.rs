@@ -7,7 +7,8 @@ use std::time::Duration;
 use baton::MessageId;
 use baton::consumer::HandlerError;
 use baton_guard::{
-    Conditional, EffectOf, Group, Guard, Identity, MysqlEffect, Outcome, PostgresEffect, Sqlite, SqliteEffect, apply,
+    Conditional, EffectOf, Group, Guard, GuardError, Identity, MysqlEffect, Outcome, PostgresEffect, Sqlite,
+    SqliteEffect, apply,
 };
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use mysql_async::prelude::Queryable;
@@ -19,6 +20,9 @@ use crate::places::CrashError;
 /// Connections of a process: more than its handlers take, so that none waits for another.
 const CONNECTIONS_MAX: usize = 24;
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// How often SQLite is opened while somebody holds it, waiting some seconds each time: after a kill of all, the first one that opens it
+/// recovers its log, and may be the one that stands still just then.
+const OPEN_ATTEMPTS_MAX: u32 = 12;
 
 const POSTGRES_TABLES: &str = "
 CREATE TABLE IF NOT EXISTS effects (position bigserial PRIMARY KEY, message_key text NOT NULL, number bigint NOT NULL,
@@ -123,7 +127,7 @@ impl Store {
     pub fn open(address: &str) -> Result<Self, CrashError> {
         let bad = |error: &dyn std::fmt::Display| CrashError::Process(format!("database {address}: {error}"));
         match address.split_once(':') {
-            Some(("sqlite", path)) => Ok(Self::Sqlite(Sqlite::open(path).map_err(|error| bad(&error))?)),
+            Some(("sqlite", path)) => Ok(Self::Sqlite(open_sqlite(path).map_err(|error| bad(&error))?)),
             Some(("postgres", uri)) => {
                 let mut config: tokio_postgres::Config = uri.parse().map_err(|error| bad(&error))?;
                 config.connect_timeout(CONNECT_WAIT);
@@ -216,7 +220,42 @@ where
     }
 }
 
+fn open_sqlite(path: &str) -> Result<Sqlite, GuardError> {
+    let mut attempt = 1;
+    loop {
+        match Sqlite::open(path) {
+            Err(error @ GuardError::Busy { .. }) if attempt < OPEN_ATTEMPTS_MAX => {
+                tracing::info!(%error, attempt, "the database cannot be opened yet");
+                attempt += 1;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Numbers of a run are small; one that is not would be told by the checker.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_somebody_holds_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("effects.db").display().to_string();
+        let holder = rusqlite::Connection::open(&path).unwrap();
+        holder.execute_batch("CREATE TABLE held (number INTEGER); BEGIN EXCLUSIVE").unwrap();
+        // Who opens it once waits for a while, and gives up.
+        assert!(matches!(Sqlite::open(&path), Err(GuardError::Busy { .. })));
+        let lets_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(7));
+            holder.execute_batch("COMMIT").unwrap();
+        });
+        let opened = open_sqlite(&path);
+        lets_go.join().unwrap();
+        assert!(opened.is_ok(), "{:?}", opened.err());
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_core::{Delivery, TopicPartition};
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection};
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, watch};
 
 use super::link::{self, Address};
@@ -31,7 +31,7 @@ pub const EXISTING_SETTING: &str = "queues.existing";
 const FIXED: &[&str] = &["x-queue-type", "x-single-active-consumer"];
 
 /// A connection's lifetime.
-struct Session {
+pub(super) struct Session {
     connection: Arc<Connection>,
     /// Partitions that are consumed over it.
     open: HashMap<TopicPartition, Open>,
@@ -48,6 +48,9 @@ struct Open {
     give_up: Arc<Notify>,
     /// Something that was said over it may not have arrived: it is about to end.
     broken: Arc<AtomicBool>,
+    /// Kept until the channel is closed: the client library cancels a consumer that nobody has any more, and RabbitMQ then lets the next
+    /// one begin with newer messages before what this one holds has come back. A channel that ends gives back first.
+    _consumer: Consumer,
 }
 
 impl Open {
@@ -76,12 +79,12 @@ impl Inbox {
     }
 
     /// A partition is consumed; notified is who should give its channel up.
-    pub(super) fn opened(&mut self, partition: &TopicPartition, channel: Channel) -> Arc<Notify> {
+    pub(super) fn opened(&mut self, partition: &TopicPartition, channel: Channel, consumer: Consumer) -> Arc<Notify> {
         let give_up = Arc::new(Notify::new());
         let first = self.offsets.get(partition).copied().unwrap_or(0);
         if let Some(session) = &mut self.session {
-            let broken = Arc::default();
-            let open = Open { channel, tags: BTreeMap::new(), first, give_up: give_up.clone(), broken };
+            let (tags, give_up, broken) = (BTreeMap::new(), give_up.clone(), Arc::default());
+            let open = Open { channel, tags, first, give_up, broken, _consumer: consumer };
             session.open.insert(partition.clone(), open);
         }
         give_up
@@ -129,11 +132,13 @@ impl Inbox {
         }
     }
 
-    /// The connection is gone.
-    pub(super) fn cut_all(&mut self) {
+    /// The connection is gone, or about to go. What comes back is to be kept until it is closed.
+    #[must_use]
+    pub(super) fn cut_all(&mut self) -> Option<Session> {
+        let session = self.session.take();
         let partitions: Vec<TopicPartition> = self.assigned.iter().cloned().collect();
         partitions.iter().for_each(|partition| self.cut(partition));
-        self.session = None;
+        session
     }
 
     pub(super) fn next_offset(&mut self, partition: &TopicPartition) -> i64 {

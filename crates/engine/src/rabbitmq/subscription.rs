@@ -133,8 +133,9 @@ impl Subscription {
                         ended = self.session(&connection) => Some(ended),
                         _ = stopped.wait_for(|stop| *stop) => None,
                     };
-                    self.shared.inbox().cut_all();
+                    let consumers = self.shared.inbox().cut_all();
                     link::close(&connection).await;
+                    drop(consumers);
                     if began.elapsed() >= STABLE {
                         backoff = Backoff::default();
                     }
@@ -268,7 +269,7 @@ impl Subscription {
         let error = match self.begin(&channel, partition).await {
             Ok(consumer) => {
                 self.troubles.over(partition);
-                let give_up = self.shared.inbox().opened(partition, channel.clone());
+                let give_up = self.shared.inbox().opened(partition, channel.clone(), consumer.clone());
                 self.deliver(connection, partition, consumer, &give_up).await
             }
             Err(error) => {

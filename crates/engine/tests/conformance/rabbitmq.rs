@@ -166,7 +166,6 @@ async fn consume(member: &mut dyn EngineConsumer, seen: &mut Seen, enough: impl 
                 if let Err(error) = member.settle(&done).await {
                     seen.failures.push(error.to_string());
                 }
-                let text = |message: &Delivery| String::from_utf8(message.payload.clone().unwrap().to_vec()).unwrap();
                 seen.texts.extend(messages.iter().map(text));
             }
             Ok(Event::Lost(partitions)) => seen.lost.extend(partitions),
@@ -307,4 +306,61 @@ async fn rabbitmq_is_not_waited_for_without_a_bound() {
     a_consumer_behind_a_silent_link(&subject).await;
     a_producer_whose_confirms_are_lost(&subject).await;
     a_queue_that_does_not_answer(&subject).await;
+}
+
+/// Messages of each partition, and how many of them a member holds at once.
+const EACH: usize = 40;
+const HELD: usize = 10;
+
+fn text(message: &Delivery) -> String {
+    String::from_utf8(message.payload.clone().unwrap().to_vec()).unwrap()
+}
+
+/// Takes until there are so many of each partition, and settles nothing.
+async fn hold(member: &mut dyn EngineConsumer, partitions: u32) -> Vec<Vec<String>> {
+    let (began, mut held) = (Instant::now(), vec![Vec::new(); partitions as usize]);
+    while held.iter().any(|each| each.len() < HELD) {
+        assert!(began.elapsed() < PATIENCE, "after {PATIENCE:?}: {:?}", held.iter().map(Vec::len).collect::<Vec<_>>());
+        if let Event::Messages(messages) = member.next(Duration::from_millis(100)).await.unwrap() {
+            messages.iter().for_each(|message| held[message.from.partition as usize].push(text(message)));
+        }
+    }
+    held
+}
+
+/// While others wait for their turn: what is newer is ready, and comes to the next one only after what this one held.
+async fn who_leaves_hands_over_in_order(subject: &Rabbit) {
+    const PARTITIONS: u32 = 8;
+    const HANDOVERS: usize = 6;
+    let member = |topic: &Arc<str>| ConsumerOptions { prefetch: HELD as u32, ..member(topic) };
+    let topic: Arc<str> = "baton".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), PARTITIONS)).await.unwrap();
+    let mut present = subject.engine.consumer(member(&topic)).await.unwrap();
+    let sender = producer(&subject.engine, PATIENCE).await;
+    let sent: Vec<_> = (0..EACH)
+        .flat_map(|number| (0..PARTITIONS).map(move |partition| (partition, number)))
+        .map(|(partition, number)| sender.send(record(&topic, partition, &format!("{number:03}"))).unwrap())
+        .collect();
+    for each in sent {
+        each.await.unwrap();
+    }
+    let expected: Vec<String> = (0..HELD).map(|number| format!("{number:03}")).collect();
+    for handover in 0..=HANDOVERS {
+        for (partition, held) in hold(&mut *present, PARTITIONS).await.into_iter().enumerate() {
+            assert_eq!(held, expected, "partition {partition} after {handover} handovers");
+        }
+        let mut next = subject.engine.consumer(member(&topic)).await.unwrap();
+        // It waits in line, and has nothing.
+        assert!(matches!(next.next(Duration::from_secs(1)).await, Ok(Event::Idle)));
+        present.close().await.unwrap();
+        present = next;
+    }
+    present.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_hands_over_in_order() {
+    let _turn = crate::TURN.lock().await;
+    let subject = Rabbit::start().await;
+    who_leaves_hands_over_in_order(&subject).await;
 }
