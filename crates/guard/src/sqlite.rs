@@ -49,7 +49,8 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens or creates a database file.
+    /// Opens or creates a database file. [`GuardError::Busy`] if another process holds it for seconds, as one does that stands still while it
+    /// recovers the log of those that died.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GuardError> {
         Self::new(Connection::open(path).map_err(|error| refused("opening the database", error))?)
     }
