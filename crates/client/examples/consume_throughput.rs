@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use baton::consumer::Batches;
+use baton::consumer::{AtLeastOnce, Batches, ConsumerBuilder};
 use baton::{Baton, Instance, MessageId, Order, Received, Stamp, TopicSpec};
 use baton_broker::{Broker, BrokerOptions};
 use baton_core::stamp::STAMP_HEADER;
@@ -607,80 +607,71 @@ fn raw_base(job: &Job, progress: &Progress) {
     progress.end();
 }
 
+/// Held by each side until it has ended, as services do.
 async fn connect(job: &Job) -> Baton {
     Baton::connect(format!("kafka://{}", job.address)).await.unwrap()
 }
 
-async fn acknowledge(job: &Job, progress: &Arc<Progress>, order: Order) {
-    let seen = progress.clone();
-    let consumer = connect(job)
-        .await
-        .consumer(job.group.as_str())
-        .topics([job.topic.as_str()])
-        .at_least_once()
-        .order(order)
-        .start(move |message, ()| {
-            let seen = seen.clone();
-            async move {
-                seen.begin();
-                std::hint::black_box((message.key(), message.payload()));
-                seen.one_done();
-                Ok(())
-            }
-        })
-        .await
-        .unwrap();
+/// A consumer of the job's records, without a guard.
+fn consumer(baton: &Baton, job: &Job) -> ConsumerBuilder<AtLeastOnce> {
+    baton.consumer(job.group.as_str()).topics([job.topic.as_str()]).at_least_once()
+}
+
+/// Waits until all records are done and the group knows it: the time that counts ends there.
+async fn acknowledged(consumer: baton::consumer::Consumer, progress: &Progress) {
     progress.all.notified().await;
     consumer.stop(STOP_WAIT).await.unwrap();
     progress.end();
+}
+
+async fn acknowledge(job: &Job, progress: &Arc<Progress>, order: Order) {
+    let seen = progress.clone();
+    let handler = move |message: Received, ()| {
+        let seen = seen.clone();
+        async move {
+            seen.begin();
+            std::hint::black_box((message.key(), message.payload()));
+            seen.one_done();
+            Ok(())
+        }
+    };
+    let baton = connect(job).await;
+    acknowledged(consumer(&baton, job).order(order).start(handler).await.unwrap(), progress).await;
 }
 
 async fn batches(job: &Job, progress: &Arc<Progress>) {
     let seen = progress.clone();
-    let consumer = connect(job)
-        .await
-        .consumer(job.group.as_str())
-        .topics([job.topic.as_str()])
-        .at_least_once()
-        .order(Order::Batches(Batches::default()))
-        .start_batches(move |messages: Vec<Received>, ()| {
-            let seen = seen.clone();
-            async move {
-                seen.begin();
-                for message in &messages {
-                    std::hint::black_box((message.key(), message.payload()));
-                    seen.one_done();
-                }
-                Ok(())
+    let handler = move |messages: Vec<Received>, ()| {
+        let seen = seen.clone();
+        async move {
+            seen.begin();
+            for message in &messages {
+                std::hint::black_box((message.key(), message.payload()));
+                seen.one_done();
             }
-        })
-        .await
-        .unwrap();
-    progress.all.notified().await;
-    consumer.stop(STOP_WAIT).await.unwrap();
-    progress.end();
+            Ok(())
+        }
+    };
+    let baton = connect(job).await;
+    let batches = consumer(&baton, job).order(Order::Batches(Batches::default()));
+    acknowledged(batches.start_batches(handler).await.unwrap(), progress).await;
 }
 
 async fn parallel(job: &Job, progress: &Arc<Progress>) {
     let seen = progress.clone();
-    let consumer = connect(job)
-        .await
-        .consumer(job.group.as_str())
-        .topics([job.topic.as_str()])
-        .at_least_once()
-        .concurrency(HANDLERS)
-        .start(move |_, ()| {
-            let seen = seen.clone();
-            async move {
-                seen.begin();
-                tokio::time::sleep(HANDLER_TIME).await;
-                seen.one_done();
-                Ok(())
-            }
-        })
-        .await
-        .unwrap();
+    let handler = move |_, ()| {
+        let seen = seen.clone();
+        async move {
+            seen.begin();
+            tokio::time::sleep(HANDLER_TIME).await;
+            seen.one_done();
+            Ok(())
+        }
+    };
+    let baton = connect(job).await;
+    let consumer = consumer(&baton, job).concurrency(HANDLERS).start(handler).await.unwrap();
     progress.all.notified().await;
+    // How handlers follow each other is what counts here, not how the group is left.
     progress.end();
     consumer.stop(STOP_WAIT).await.unwrap();
 }
@@ -692,30 +683,24 @@ async fn with_one_key(job: Job, blocked: bool) -> Ran {
     let seen = progress.clone();
     let entered = Arc::new(AtomicU64::new(0));
     let blocked_entered = entered.clone();
-    let consumer = connect(&job)
-        .await
-        .consumer(job.group.as_str())
-        .topics([job.topic.as_str()])
-        .at_least_once()
-        .handler_deadline(NEVER)
-        .stuck_after(NEVER)
-        .start(move |message, ()| {
-            let (seen, entered) = (seen.clone(), entered.clone());
-            async move {
-                seen.begin();
-                if message.key().is_none_or(|key| *key != BLOCKED_KEY) {
-                    seen.one_done();
-                    return Ok(());
-                }
-                entered.fetch_add(1, Ordering::Relaxed);
-                if blocked {
-                    std::future::pending::<()>().await;
-                }
-                Ok(())
+    let handler = move |message: Received, ()| {
+        let (seen, entered) = (seen.clone(), entered.clone());
+        async move {
+            seen.begin();
+            if message.key().is_none_or(|key| *key != BLOCKED_KEY) {
+                seen.one_done();
+                return Ok(());
             }
-        })
-        .await
-        .unwrap();
+            entered.fetch_add(1, Ordering::Relaxed);
+            if blocked {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    };
+    let baton = connect(&job).await;
+    let patient = consumer(&baton, &job).handler_deadline(NEVER).stuck_after(NEVER);
+    let consumer = patient.start(handler).await.unwrap();
     progress.all.notified().await;
     progress.end();
     let ran = progress.ran();

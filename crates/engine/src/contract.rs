@@ -216,8 +216,8 @@ pub struct ConsumerOptions {
     /// Where a group begins that has no position yet. There is no default that could skip messages silently.
     pub start: Start,
     /// Deliveries that may wait unsettled, for each partition, where the engine counts them ([`Settling::Each`]); elsewhere, how many
-    /// are fetched ahead.
-    pub prefetch: u32,
+    /// are fetched ahead of those who take them. `None` is what suits the engine.
+    pub prefetch: Option<u32>,
     /// How long [`EngineConsumer::release`] is waited for when the group wants partitions elsewhere; then they are taken, and
     /// [`Event::Lost`] says so.
     pub release_wait: Duration,

@@ -43,7 +43,7 @@ impl Queues {
             group: from.queue_of.clone(),
             topics: vec![Arc::clone(&topic)],
             start: Start::Earliest,
-            prefetch: share,
+            prefetch: Some(share),
             release_wait: Duration::ZERO,
             settings: vec![(EXISTING_SETTING.to_owned(), "true".to_owned())],
         };

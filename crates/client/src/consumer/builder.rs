@@ -26,8 +26,6 @@ use super::link::Link;
 use super::store::{Offsets, SideStore, TopicStore};
 use super::work::{Decode, Unguarded, Work, Worker};
 
-/// Messages fetched ahead where the engine counts them: what an engine that counts single deliveries recommends at most.
-const PREFETCH_DEFAULT: u32 = 300;
 /// What the engine waits beyond the bounds of draining, before it takes partitions away: the way there and back.
 const RELEASE_MARGIN: Duration = Duration::from_secs(2);
 /// How long handlers may go on when the handle is dropped, unless told otherwise: below what supervisors wait before they kill.
@@ -127,7 +125,7 @@ pub struct ConsumerBuilder<L = Undecided, T = Bytes> {
     settings: Settings,
     named: Option<Named>,
     start: Start,
-    prefetch: u32,
+    prefetch: Option<u32>,
     engine_settings: Vec<(String, String)>,
     dead_letter: Option<DeadLetter>,
     store: Option<Arc<dyn SideStore>>,
@@ -155,7 +153,7 @@ impl ConsumerBuilder {
             settings: Settings::default(),
             named: None,
             start: Start::Earliest,
-            prefetch: PREFETCH_DEFAULT,
+            prefetch: None,
             engine_settings: Vec::new(),
             dead_letter: None,
             store: None,
@@ -372,9 +370,9 @@ impl<L, T> ConsumerBuilder<L, T> {
         self
     }
 
-    /// How many messages are fetched ahead for each partition. Default 300.
+    /// How many messages are fetched ahead. By default what suits the engine: 300 for each queue of RabbitMQ, 8 MiB on Kafka.
     pub fn prefetch(mut self, messages: u32) -> Self {
-        self.prefetch = messages;
+        self.prefetch = Some(messages);
         self
     }
 

@@ -43,7 +43,8 @@ pub(super) const PANICKED: &str = "panicked";
 pub(super) struct Call {
     pub run: RunId,
     pub messages: Messages,
-    pub fences: Arc<Fences>,
+    /// `None` if there are none: threads that count references to the same thing wait for each other.
+    pub fences: Option<Arc<Fences>>,
     /// Told to stop before it began.
     pub stopped: bool,
 }
@@ -177,7 +178,9 @@ impl Inside {
 
 impl Chunk {
     fn of(calls: impl Iterator<Item = Call>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Inside { waiting: calls.collect(), ..Inside::default() })))
+        let waiting: VecDeque<Call> = calls.collect();
+        let ended = Ended { outcomes: Vec::with_capacity(waiting.len()), ..Ended::default() };
+        Arc::new(Self(Mutex::new(Inside { waiting, ended, ..Inside::default() })))
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -342,6 +345,11 @@ impl Calls {
         }
     }
 
+    /// Whether calls are being made that will be answered soon: a chunk is through within its time, or is rescued.
+    pub fn are_being_made(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
     /// Tells a call to stop.
     pub fn stop(&mut self, run: RunId) {
         if self.stops.remove(&run).is_none() {
@@ -447,7 +455,7 @@ mod tests {
         let call = |started: baton_core::consumer::Started| Call {
             run: started.run,
             messages: started.messages,
-            fences: Arc::default(),
+            fences: None,
             stopped: false,
         };
         starts.flatten().map(call).collect()
@@ -602,6 +610,25 @@ mod tests {
         // The one that held up the others answers for itself.
         assert!(chunk.next(Some(Step::Ended(second.run, done()))).is_none());
         assert_eq!(chunk.take(Duration::ZERO).0.ended.outcomes, [(second.run, Outcomes::All(Outcome::Done))]);
+    }
+
+    #[test]
+    fn calls_are_being_made_until_their_chunk_is_through_or_holds_others_up() {
+        let (mut all, work, _inputs) = kept();
+        let begin = |all: &mut Calls, now_ms| {
+            calls(3).into_iter().for_each(|call| all.push(call));
+            all.begin(now_ms);
+            work.0.lock().unwrap().pop().unwrap()
+        };
+        assert!(!all.are_being_made());
+        let chunk = begin(&mut all, 0);
+        assert!(all.are_being_made());
+        drop(chunk);
+        all.begin(1);
+        assert!(!all.are_being_made());
+        let _blocked = begin(&mut all, 2);
+        drop(all.rescue(2 + HELD_UP_MAX_MS));
+        assert!(!all.are_being_made(), "nobody waits for one that blocks its thread");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::error::ConsumerError;
 use super::handle::{Board, Command, Notice};
 use super::handler::ConsumerInterceptor;
 use super::letters::{Letters, Times};
-use super::link::{Ask, For, Link};
+use super::link::{Ask, For, Leaving, Link};
 use super::once::AtMostOnce;
 use super::prepare::{self, Preparing};
 use super::store::{Offsets, Place, SideStore, StoreError};
@@ -30,6 +30,8 @@ use super::work::{Fences, Tally, Work, guarded};
 
 /// Things that happened which are taken at once before anything else is looked at.
 const INPUTS_AT_ONCE: usize = 1_024;
+/// Messages that lie there, enough to do until the next calls have been made: many times as many as begin together.
+const MESSAGES_PLENTY: usize = 2_048;
 /// Who was told by the guard that a partition has a new owner hears the same from the engine within this time, or joins the group
 /// anew: else nobody would handle the partition.
 const FENCED_WAIT_MS: u64 = 10_000;
@@ -93,6 +95,7 @@ pub(super) struct Driver {
     side_jobs: JoinSet<()>,
     tally: Tally,
     asking: Asking,
+    leaving: Leaving,
     /// What the engine failed of last, and until when that is not said again.
     failed: Option<(String, u64)>,
     stopping: bool,
@@ -117,6 +120,7 @@ impl Driver {
             side_jobs: JoinSet::new(),
             tally: Tally::default(),
             asking: Asking::new(parts.settings.stuck_after_ms),
+            leaving: Leaving::default(),
             failed: None,
             stopping: false,
             drained: false,
@@ -141,13 +145,15 @@ impl Driver {
                 wake_at = wanted;
                 alarm.as_mut().reset(wanted);
             }
+            let listens = !self.leaves_events();
             tokio::select! {
                 taken = self.parts.inputs.recv_many(&mut inputs, INPUTS_AT_ONCE) => {
                     debug_assert!(taken > 0, "the driver holds a sender itself");
                     self.inputs(&mut inputs);
                 }
-                heard = self.parts.link.events.recv() => match heard {
+                heard = self.parts.link.events.recv(), if listens => match heard {
                     Some((membership, event)) => {
+                        self.leaving.heard();
                         if self.parts.link.is_current(membership, &event) {
                             self.event(event);
                         }
@@ -159,6 +165,14 @@ impl Driver {
             }
         }
         self.close().await
+    }
+
+    /// Whether what comes from the engine waits there for the moment, where memory is bounded in bytes: there is enough to do, and what is
+    /// taken when its turn comes is new to the processor's caches. Nothing wakes us for it meanwhile: calls that are being made do, since
+    /// they are answered or rescued soon.
+    fn leaves_events(&mut self) -> bool {
+        let has_plenty = self.calls.are_being_made() && self.core.not_looked_at() >= MESSAGES_PLENTY;
+        has_plenty && self.leaving.may_go_on(self.now_ms())
     }
 
     fn now_ms(&self) -> u64 {
@@ -489,7 +503,8 @@ impl Driver {
     }
 
     fn start(&mut self, Started { run, messages }: Started) {
-        let call = Call { run, messages, fences: self.fences.clone(), stopped: false };
+        let fences = (!self.fences.is_empty()).then(|| self.fences.clone());
+        let call = Call { run, messages, fences, stopped: false };
         match &mut self.once {
             None => self.calls.push(call),
             Some(once) => {

@@ -199,7 +199,7 @@ impl Letters {
     /// A group is subscribed for good once it was there.
     async fn subscribe(&self, topic: &Arc<str>) -> Result<(), EngineError> {
         let (group, topics, settings) = (LETTERS_GROUP.to_owned(), vec![topic.clone()], Vec::new());
-        let (start, prefetch, release_wait) = (Start::Earliest, 1, Duration::ZERO);
+        let (start, prefetch, release_wait) = (Start::Earliest, Some(1), Duration::ZERO);
         let options = ConsumerOptions { group, topics, start, prefetch, release_wait, settings };
         self.engine.consumer(options).await?.close().await
     }

@@ -16,6 +16,9 @@ use super::driver::Input;
 
 /// Events that may wait for the consumer; of messages, each is a batch. Enough that neither side waits for the other.
 const EVENTS_WAITING_MAX: usize = 4;
+/// How long events are left with the engine by who has plenty to do. Long beside the time in which handlers that do little are through with
+/// a batch; short beside what others wait for: other partitions to be handled, the group for partitions that it wants back.
+const LEFT_MAX_MS: u64 = 100;
 /// How long one call for the next event waits. The member must be called every few seconds.
 const NEXT_WAIT: Duration = Duration::from_secs(1);
 /// How long leaving the group may take. Longer than the engines' own bounds together: Kafka's client asks for positions for 5 s, says
@@ -23,6 +26,24 @@ const NEXT_WAIT: Duration = Duration::from_secs(1);
 const CLOSE_WAIT: Duration = Duration::from_secs(15);
 /// How long to wait after the engine failed, before it is called again.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
+
+/// How long events have been left with the engine. However long calls follow each other, something is heard of it now and then.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    until_ms: Option<u64>,
+}
+
+impl Leaving {
+    /// Whether what comes may be left there for now.
+    pub fn may_go_on(&mut self, now_ms: u64) -> bool {
+        now_ms < *self.until_ms.get_or_insert(now_ms.saturating_add(LEFT_MAX_MS))
+    }
+
+    /// An event was taken.
+    pub fn heard(&mut self) {
+        self.until_ms = None;
+    }
+}
 
 /// What the engine is asked to do.
 #[derive(Debug)]
@@ -238,4 +259,22 @@ async fn next<'a>(
 ) -> Option<(mpsc::Permit<'a, Heard>, Result<Event, EngineError>)> {
     let permit = heard.reserve().await.ok()?;
     Some((permit, member.next(NEXT_WAIT).await))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_left_for_a_time_and_then_one_is_taken() {
+        let mut leaving = Leaving::default();
+        assert!(leaving.may_go_on(5));
+        assert!(leaving.may_go_on(5 + LEFT_MAX_MS - 1));
+        for now_ms in 5 + LEFT_MAX_MS..1_000 {
+            assert!(!leaving.may_go_on(now_ms), "until something was heard");
+        }
+        leaving.heard();
+        assert!(leaving.may_go_on(1_000));
+        assert!(!leaving.may_go_on(1_000 + LEFT_MAX_MS));
+    }
 }

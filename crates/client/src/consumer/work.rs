@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use baton_core::consumer::{Failure, Filter, Handed, Messages, Outcome, Outcomes};
@@ -31,6 +31,7 @@ const FATE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The fences of the partitions that are ours. Replaced, never changed: a call keeps those that it began with.
 pub(super) type Fences = HashMap<TopicPartition, Fence>;
+static NO_FENCES: LazyLock<Fences> = LazyLock::new(Fences::default);
 
 /// How a call ended.
 #[derive(Debug)]
@@ -190,13 +191,14 @@ where
 
     async fn judged(&self, call: Call, slot: &StopSlot) -> Verdict {
         let Call { mut messages, fences, stopped, .. } = call;
+        let fences = fences.as_deref().unwrap_or(&NO_FENCES);
         if stopped {
             return self.batch_failed(self.cut_short(), messages.len(), Tally::default());
         }
         if messages.len() > 1 {
-            return Box::pin(self.together(messages, &fences, slot)).await;
+            return Box::pin(self.together(messages, fences, slot)).await;
         }
-        let ready = match messages.pop().map(|handed| self.prepare(handed, &fences)) {
+        let ready = match messages.pop().map(|handed| self.prepare(handed, fences)) {
             Some(Ok(ready)) => ready,
             Some(Err(outcome)) => return Verdict::all(outcome, Tally::default()),
             None => return Verdict::all(Outcome::Done, Tally::default()),

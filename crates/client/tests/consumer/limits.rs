@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use baton::consumer::{AdaptiveSettings, ConsumerMetrics, Limits};
-use tokio::sync::Semaphore;
+use baton::consumer::{AdaptiveSettings, ConsumerInterceptor, ConsumerMetrics, Limits, Outcome};
+use baton::{Delivery, Order, Received};
+use tokio::sync::{Notify, Semaphore};
 
-use crate::world::{World, eventually};
+use crate::world::{PATIENCE, World, eventually};
 
 const STOP_WAIT: Duration = Duration::from_secs(20);
 /// What the engine may have handed over already when a partition is paused: four batches that wait for the consumer and the one that
@@ -56,6 +57,85 @@ async fn what_is_held_is_bounded_by_messages_and_by_bytes_and_everything_is_hand
     let most = most_held(&world, by_bytes, COUNT).await;
     assert!(most.counters.pauses > 0, "it never reached its bound");
     assert!(most.held.bytes <= 2 * (100 + ON_ITS_WAY_MAX) * bytes_each, "{} bytes", most.held.bytes);
+}
+
+/// How many messages a consumer took from the engine and has not handled yet, and the most of that.
+#[derive(Clone, Default)]
+struct Taken {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl ConsumerInterceptor for Taken {
+    fn received(&self, _: &mut Delivery) {
+        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
+    }
+
+    fn handled(&self, _: &Delivery, _: u32, _: &Outcome) {
+        self.now.fetch_sub(1, SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_plenty_to_do_leaves_the_rest_with_the_engine() {
+    const COUNT: usize = 40_000;
+    /// Plenty and the batch that comes on top of it are some 3,200. More come where a busy machine takes long for a batch, and up to the
+    /// bounds of four partitions, 40,000, where all is taken that can be got.
+    const TAKEN_MAX: usize = 10_000;
+    let world = World::new(4).await;
+    for partition in 0..4 {
+        world.send_many(partition, 0, COUNT / 4, 1_000).await;
+    }
+    let taken = Taken::default();
+    let (done, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let handled = (done.clone(), all.clone());
+    let consumer = world.consumer().interceptor(taken.clone()).at_least_once();
+    let consumer = consumer.start(move |_, ()| {
+        let (done, all) = handled.clone();
+        async move {
+            if done.fetch_add(1, SeqCst) + 1 == COUNT {
+                all.notify_one();
+            }
+            Ok(())
+        }
+    });
+    let consumer = consumer.await.unwrap();
+    tokio::time::timeout(PATIENCE, all.notified()).await.unwrap();
+    consumer.stop(STOP_WAIT).await.unwrap();
+    let most = taken.most.load(SeqCst);
+    assert!(most <= TAKEN_MAX, "{most} were taken and not handled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_plenty_to_do_hears_of_other_partitions_before_it_is_done() {
+    /// Two batches more than plenty, handled one after the other without a pause between the calls.
+    const COUNT: usize = 5_000;
+    /// Handled before the other partition is heard of: half of what must be until no more than plenty is left.
+    const BEFORE_MAX: usize = (COUNT - 2_048) / 2;
+    let world = World::new(2).await;
+    world.send_many(0, 0, COUNT, 1_000).await;
+    let (done, heard) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (first, other) = (done.clone(), heard.clone());
+    let consumer = world.consumer().at_least_once().order(Order::PerPartition);
+    let consumer = consumer.start(move |message: Received, ()| {
+        let (first, other) = (first.clone(), other.clone());
+        async move {
+            if message.from().partition == 1 {
+                other.notify_one();
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            first.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    });
+    let consumer = consumer.await.unwrap();
+    eventually("the first partition is being handled", || done.load(SeqCst) > 10).await;
+    world.send_bare(1, "other").await;
+    tokio::time::timeout(PATIENCE, heard.notified()).await.unwrap();
+    let before = done.load(SeqCst);
+    consumer.stop(STOP_WAIT).await.unwrap();
+    assert!(before <= BEFORE_MAX, "{before} were handled first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

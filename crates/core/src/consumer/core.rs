@@ -135,6 +135,11 @@ impl Core {
         }
     }
 
+    /// Messages that lie there as they came: nobody has looked at them yet.
+    pub fn not_looked_at(&self) -> usize {
+        self.later.iter().filter_map(|tenure_id| self.tenures.get(tenure_id)).map(|tenure| tenure.later.len()).sum()
+    }
+
     /// How many handlers may run at once now.
     pub fn concurrency(&self) -> usize {
         match (&self.adaptive, &self.settings.concurrency) {
@@ -226,7 +231,7 @@ impl Core {
         let bytes = delivery.bytes();
         tenure.held_messages += 1;
         tenure.held_bytes += bytes;
-        tenure.later.push_back(Later { delivery, bytes, arrived_ms: now_ms });
+        tenure.later.push_back(Later { delivery: Arc::new(delivery), bytes, arrived_ms: now_ms });
         if !std::mem::replace(&mut tenure.has_later, true) {
             self.later.push(tenure_id);
         }
@@ -332,7 +337,7 @@ impl Core {
             LaneState::Running { since_ms, .. } => now_ms.saturating_sub(since_ms) >= WAITS_LONG_MS,
             _ => true,
         };
-        let delivery = if waits_long { delivery.detached() } else { delivery };
+        let delivery = if waits_long { Arc::new(delivery.detached()) } else { delivery };
         lane.push_back(Entry { detached: waits_long, ..Entry::new(delivery, bytes, arrived_ms) });
         match lane.state {
             LaneState::Idle => self.advance(lane_id, now_ms),

@@ -64,10 +64,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn new(delivery: Delivery, bytes: usize, arrived_ms: u64) -> Self {
+    pub fn new(delivery: Arc<Delivery>, bytes: usize, arrived_ms: u64) -> Self {
         Self {
             bytes,
-            delivery: Arc::new(delivery),
+            delivery,
             detached: false,
             attempts: 0,
             arrived_ms,

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -208,7 +209,7 @@ impl Core {
         let mut lane = Lane::new(tenure_id, Some(key.clone()), 0, true);
         for loaded in messages {
             let bytes = loaded.delivery.bytes();
-            let mut entry = Entry::new(loaded.delivery, bytes, now_ms);
+            let mut entry = Entry::new(Arc::new(loaded.delivery), bytes, now_ms);
             entry.position = loaded.position;
             entry.not_before_ms = tenure.release_next_ms.max(now_ms);
             let pause_ms = SECOND_MS.div_ceil(u64::from(self.settings.parking.release_per_second));

@@ -41,6 +41,8 @@ pub(super) enum Cancelled {
 
 /// Deadlines that may be kept beside those of handlers that run: they are thrown out together, so that it costs little for each.
 const DEADLINES_KEPT_MIN: usize = 64;
+/// Calls that begin together for which room is made beforehand.
+const CALLS_ROOM_MAX: usize = 64;
 /// Source of the failure of a handler that ran past its deadline.
 const DEADLINE_SOURCE: &str = "handler deadline";
 
@@ -107,9 +109,16 @@ impl Core {
             self.deadlines.retain(|(_, run)| self.runs.contains_key(run));
         }
         self.deadlines.push_back((now_ms.saturating_add(self.settings.handler_deadline_ms), run));
+        let started = Started { run, messages };
         match self.actions.back_mut() {
-            Some(Action::Start { calls }) => calls.push(Started { run, messages }),
-            _ => self.act(Action::Start { calls: vec![Started { run, messages }] }),
+            Some(Action::Start { calls }) => calls.push(started),
+            _ => {
+                // Mostly as many follow as may run.
+                let more = self.concurrency().saturating_sub(self.runs.len()).min(CALLS_ROOM_MAX);
+                let mut calls = Vec::with_capacity(1 + more);
+                calls.push(started);
+                self.act(Action::Start { calls });
+            }
         }
     }
 

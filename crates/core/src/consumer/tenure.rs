@@ -1,6 +1,7 @@
 //! A partition while it is ours.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::frontier::Frontier;
 use super::lanes::{KeyMap, Keys, LaneId, SeededHash};
@@ -57,7 +58,8 @@ pub(super) struct Tenure {
 /// A message that nobody looked at yet.
 #[derive(Debug)]
 pub(super) struct Later {
-    pub delivery: Delivery,
+    /// Where it will be until it is handled: it is moved about no more.
+    pub delivery: Arc<Delivery>,
     pub bytes: usize,
     pub arrived_ms: u64,
 }

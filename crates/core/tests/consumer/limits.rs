@@ -94,7 +94,9 @@ fn messages_are_looked_at_only_as_far_ahead_as_handlers_need() {
     let held = driver.core.held();
     assert_eq!((held.messages, held.bytes, held.handlers), (100, 1_000, 2));
     assert!(held.lanes <= 8, "{held:?}");
+    assert_eq!(driver.core.not_looked_at(), 100 - held.lanes, "each of the others has a lane, since it has no key");
     (0..100).for_each(|offset| driver.done(offset));
+    assert_eq!(driver.core.not_looked_at(), 0);
     assert_eq!((driver.core.held().messages, driver.settled_next()), (0, Some(100)));
 }
 

@@ -107,7 +107,7 @@ impl<'a> Bench<'a> {
             group: group.to_owned(),
             topics: vec![topic.clone()],
             start: Start::Earliest,
-            prefetch: 1_000,
+            prefetch: Some(1_000),
             release_wait: WAIT,
             settings: Vec::new(),
         }

@@ -215,7 +215,7 @@ async fn a_paused_partition_is_silent_and_goes_on_where_it_stopped(bench: &Bench
 async fn no_more_than_the_prefetch_is_delivered_unsettled(bench: &Bench<'_>) -> CaseResult {
     let topic = bench.topic(1, &["group"]).await?;
     bench.send_all(numbered(&topic, 0, 0..30)).await?;
-    let options = ConsumerOptions { prefetch: 10, ..bench.member("group", &topic) };
+    let options = ConsumerOptions { prefetch: Some(10), ..bench.member("group", &topic) };
     let mut member = bench.consumer_with(options).await?;
     let came = member.take(10).await?;
     ensure(member.silence().await?.is_empty(), "more came than may wait unsettled")?;
@@ -253,7 +253,7 @@ async fn a_backlog_says_what_is_still_to_come(bench: &Bench<'_>) -> CaseResult {
     let topic = bench.topic(1, &["group"]).await?;
     let partition = [TopicPartition::new(topic.clone(), 0)];
     // Where the engine counts what waits with us, it gives no more than this.
-    let options = ConsumerOptions { prefetch: 10, ..bench.member("group", &topic) };
+    let options = ConsumerOptions { prefetch: Some(10), ..bench.member("group", &topic) };
     bench.send_all(numbered(&topic, 0, 0..10)).await?;
     let mut member = bench.consumer_with(options).await?;
     let came = member.take(10).await?;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use baton_core::TopicPartition;
 use rdkafka::TopicPartitionList;
@@ -10,6 +11,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
+
+/// How long a client that leaves is waited for where it answers for the last time, and how long between two looks.
+const CLOSED_WAIT_MAX: Duration = Duration::from_millis(100);
+const CLOSED_LOOK: Duration = Duration::from_millis(1);
 
 /// What the group wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +75,24 @@ impl ConsumerContext for Context {
         if self.closing.load(Ordering::Acquire) {
             self.count.fetch_add(1, Ordering::Relaxed);
             answer(consumer, assign, list);
+            if !assign {
+                wait_until_closed(consumer);
+            }
             return;
         }
         let partitions = partitions(list);
         let rebalance = if assign { Rebalance::Assign(partitions) } else { Rebalance::Revoke(partitions) };
         self.heard().push_back(rebalance);
+    }
+}
+
+/// A client that is dropped waits until the group has let it go, and looks whether it has when something happens, or else every
+/// 100 ms. Nothing happens any more once it has given its partitions back: so it is waited for here, and the end of a service is not put
+/// off. What takes longer than this is left to the drop.
+fn wait_until_closed(consumer: &BaseConsumer<Context>) {
+    let deadline = Instant::now() + CLOSED_WAIT_MAX;
+    while !consumer.closed() && Instant::now() < deadline {
+        std::thread::sleep(CLOSED_LOOK);
     }
 }
 

@@ -21,6 +21,8 @@ use crate::{
 
 /// Deliveries handed over at once.
 const BATCH_MESSAGES_MAX: usize = 1_024;
+/// Deliveries of a queue that may wait unsettled, unless the caller says how many: what RabbitMQ recommends at most.
+const PREFETCH_DEFAULT: u32 = 300;
 /// How often a queue delivers a message before it drops it, unless `x-delivery-limit` says otherwise: never. RabbitMQ's own default, 20
 /// since 4.0, drops messages that members gave back or died with. Attempts are counted by who handles messages.
 const DELIVERY_LIMIT: i64 = i32::MAX as i64;
@@ -195,7 +197,8 @@ impl RabbitConsumer {
             let count = registry::partitions(&connection, topic).await?;
             partitions.extend((0..count).map(|number| TopicPartition::new(topic.clone(), number)));
         }
-        let prefetch = u16::try_from(options.prefetch.max(1)).unwrap_or(u16::MAX);
+        let prefetch = options.prefetch.unwrap_or(PREFETCH_DEFAULT);
+        let prefetch = u16::try_from(prefetch.max(1)).unwrap_or(u16::MAX);
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = watch::channel(false);
         let group = options.group;

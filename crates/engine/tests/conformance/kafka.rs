@@ -147,7 +147,7 @@ async fn marks_of_transactions_are_no_backlog(subject: &Kafka) {
         group: "group".to_owned(),
         topics: vec![topic.clone()],
         start: Start::Earliest,
-        prefetch: 10,
+        prefetch: Some(10),
         release_wait: PATIENCE,
         settings: Vec::new(),
     };

@@ -121,7 +121,7 @@ fn member(topic: &Arc<str>) -> ConsumerOptions {
         group: "group".to_owned(),
         topics: vec![topic.clone()],
         start: Start::Earliest,
-        prefetch: 100,
+        prefetch: Some(100),
         release_wait: PATIENCE,
         settings: Vec::new(),
     }
@@ -333,7 +333,7 @@ async fn who_leaves_hands_over_in_order(subject: &Rabbit) {
     const PARTITIONS: u32 = 4;
     const HANDOVERS: usize = 2;
     let topic: Arc<str> = "handover".into();
-    let member = || ConsumerOptions { prefetch: HELD as u32, ..member(&topic) };
+    let member = || ConsumerOptions { prefetch: Some(HELD as u32), ..member(&topic) };
     subject.engine.create_topic(&TopicSpec::new(topic.clone(), PARTITIONS)).await.unwrap();
     let mut present = subject.engine.consumer(member()).await.unwrap();
     let sender = producer(&subject.engine, PATIENCE).await;

@@ -20,7 +20,7 @@ pub(crate) async fn read_back(baton: &Baton, common: &Common) -> Result<(), Cras
         group: UNDERTAKER.to_owned(),
         topics: vec![DEAD_LETTERS.into()],
         start: Start::Earliest,
-        prefetch: PREFETCH,
+        prefetch: Some(PREFETCH),
         release_wait: RELEASE_WAIT,
         settings: settings.collect(),
     };
