@@ -55,7 +55,7 @@ pub trait Enqueue {
 /// Writes messages into the outbox of whatever database the transaction is on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Outbox {
-    duplicate: Duplicate,
+    pub(crate) duplicate: Duplicate,
 }
 
 impl Outbox {

@@ -203,3 +203,29 @@ pub trait OutboxStore: Send + Sync {
     /// How it is.
     fn status(&self) -> OutboxFuture<'_, Status>;
 }
+
+/// Whether there may be more than these.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn is_full(rows: &[Row<OutboxRow>], look: &Look) -> bool {
+    rows.len() >= look.rows_max || rows.iter().map(bytes_of).sum::<usize>() >= look.bytes_max
+}
+
+/// What [`Look::bytes_max`] counts.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn bytes_of(row: &Row<OutboxRow>) -> usize {
+    row.item.payload.as_ref().map_or(0, Bytes::len)
+        + row.key.as_ref().map_or(0, Bytes::len)
+        + row.item.headers.as_ref().map_or(0, String::len)
+}
+
+/// The outbox's name, if its tables are of the version that is known here.
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub(crate) fn checked_name(read: Option<(String, i64)>) -> Result<String, OutboxError> {
+    match read {
+        None => Err(OutboxError::Corrupt("baton_outbox_info is empty".to_owned())),
+        Some((name, 1)) => Ok(name),
+        Some((_, newer)) => Err(OutboxError::Caller(format!(
+            "the outbox's tables are of version {newer}, newer than the 1 known here: update this relay"
+        ))),
+    }
+}

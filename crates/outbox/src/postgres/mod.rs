@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Config, Error, NoTls, Socket};
 
+use crate::store::checked_name;
 use crate::{
     Lease, Members, OutboxError, OutboxFuture, OutboxRow, OutboxStore, ParkedRow, Search, ShardStatus, Status, Tenure,
     Written,
@@ -286,13 +287,8 @@ impl OutboxStore for PostgresOutbox {
         Box::pin(async move {
             let failed = |error| refused("reading the outbox's name", error);
             let rows = self.fetch(sql::READ_NAME, &[]).await.map_err(failed)?;
-            let row = rows.first().ok_or_else(|| OutboxError::Corrupt("baton_outbox_info is empty".to_owned()))?;
-            match row.try_get::<_, i32>(1).map_err(failed)? {
-                1 => row.try_get(0).map_err(failed),
-                newer => Err(OutboxError::Caller(format!(
-                    "the outbox's tables are of version {newer}, newer than the 1 known here: update this relay"
-                ))),
-            }
+            let read = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get::<_, i32>(1)?.into()));
+            checked_name(rows.first().map(read).transpose().map_err(failed)?)
         })
     }
 

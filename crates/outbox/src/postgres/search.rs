@@ -9,6 +9,7 @@ use tokio_postgres::{Error, Row as PostgresRow};
 
 use super::link::Link;
 use super::{refused, sql};
+use crate::store::is_full;
 use crate::{Found, Look, OutboxError, OutboxFuture, OutboxRow, Search};
 
 const DOING: &str = "looking for rows";
@@ -128,17 +129,6 @@ impl Search for PostgresSearch {
             found
         })
     }
-}
-
-/// Whether there may be more than these.
-fn is_full(rows: &[Row<OutboxRow>], look: &Look) -> bool {
-    rows.len() >= look.rows_max || rows.iter().map(bytes_of).sum::<usize>() >= look.bytes_max
-}
-
-fn bytes_of(row: &Row<OutboxRow>) -> usize {
-    row.item.payload.as_ref().map_or(0, Bytes::len)
-        + row.key.as_ref().map_or(0, Bytes::len)
-        + row.item.headers.as_ref().map_or(0, String::len)
 }
 
 pub(super) fn decode(rows: &[PostgresRow]) -> Result<Vec<Row<OutboxRow>>, OutboxError> {
