@@ -3,6 +3,7 @@
 mod jobs;
 mod shards;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,8 @@ pub(super) struct Driver {
     taking: bool,
     prune_ms: u64,
     pruning: bool,
+    /// Rows that are parked and have no key, when that was read last.
+    keyless: HashSet<i64>,
     /// More keys are parked than can be held: nothing is looked for.
     halted: bool,
     stop_ms: Option<u64>,
@@ -127,6 +130,7 @@ impl Driver {
             taking: false,
             prune_ms: 0,
             pruning: false,
+            keyless: HashSet::new(),
             halted: false,
             stop_ms: None,
         }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-mod postgres;
+#[path = "../../../outbox/tests/outbox/database.rs"]
+#[allow(dead_code)]
+mod database;
+mod rules;
 #[allow(dead_code)]
 #[path = "../producer/support.rs"]
 mod support;

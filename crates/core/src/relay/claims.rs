@@ -383,6 +383,11 @@ impl<T> Claims<T> {
         self.parked_keys = parked;
     }
 
+    /// Rows that nothing here knows of can go on: they were parked and had no key, and somebody has let them go.
+    pub fn search_again(&mut self) {
+        self.start_again();
+    }
+
     /// To be called before each query for rows. `true`: the search has to begin at the beginning of the table, because rows were left there
     /// that can go on now. The number belongs to what the query brings.
     pub fn look(&mut self) -> (u64, bool) {

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use baton_core::{Message, MessageId};
 use baton_outbox::{MysqlOutbox, Outbox, OutboxError, OutboxStore, PostgresOutbox, SqliteOutbox};
+use baton_testkit::servers::Server;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, NoTls};
-
-use crate::servers::Server;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -5,8 +5,6 @@
 mod database;
 mod finding;
 mod leases;
-#[path = "../../../client/tests/examples/servers.rs"]
-mod servers;
 mod sqlite;
 mod traffic;
 mod writing;

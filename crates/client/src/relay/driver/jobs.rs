@@ -1,5 +1,6 @@
 //! What a relay waits for beside its other work.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) enum Came {
 pub(super) struct Taken {
     pub(super) shards: Vec<(Tenure, Vec<Row<OutboxRow>>)>,
     pub(super) parked: Vec<(Arc<str>, Bytes)>,
+    /// Parked rows that hold up no key: at most [`PARKED_MAX`] of them.
+    pub(super) keyless: HashSet<i64>,
 }
 
 pub(super) fn look(jobs: &mut JoinSet<Came>, mut search: Box<dyn Search>, number: u64, look: Look) {
@@ -109,7 +112,13 @@ async fn fill(store: &dyn OutboxStore, lease: &Lease, shards: &[u16], taken: &mu
         let page = store.parked(after, PARKED_PAGE).await?;
         let last = page.len() < PARKED_PAGE;
         after = page.last().map_or(after, |row| row.position);
-        taken.parked.extend(page.into_iter().filter_map(|row| Some((Arc::from(row.topic), row.key?))));
+        for row in page {
+            match row.key {
+                Some(key) => taken.parked.push((Arc::from(row.topic), key)),
+                None if taken.keyless.len() < PARKED_MAX => _ = taken.keyless.insert(row.position),
+                None => {}
+            }
+        }
         if last || taken.parked.len() > PARKED_MAX {
             return Ok(());
         }

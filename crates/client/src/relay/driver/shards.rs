@@ -49,7 +49,7 @@ impl Driver {
 
     pub(super) fn taken(&mut self, taken: Result<Taken, OutboxError>, now_ms: u64) -> Result<(), RelayError> {
         self.taking = false;
-        let Taken { shards, parked } = match taken {
+        let Taken { shards, parked, keyless } = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 self.beat_ms = now_ms.saturating_add(DATABASE_WAIT_MS);
@@ -72,6 +72,11 @@ impl Driver {
             }
         }
         self.claims.set_parked_keys(parked);
+        // The search has passed them already.
+        if self.keyless.iter().any(|position| !keyless.contains(position)) {
+            self.claims.search_again();
+        }
+        self.keyless = keyless;
         for (shard, rows) in gained {
             let outgoing = self.claims.resumed(shard, rows.into_iter().map(Content::of).collect(), now_ms);
             self.metrics.resumed += outgoing.len() as u64;
