@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use baton::outbox::{OutboxError, OutboxStore, PostgresOutbox};
+use baton::outbox::{MysqlOutbox, OutboxError, OutboxStore, PostgresOutbox, SqliteOutbox};
 use clap::Args;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -15,8 +15,8 @@ const DATABASE_VARIABLE: &str = "BATON_DATABASE";
 /// Which database.
 #[derive(Args)]
 pub(crate) struct Database {
-    /// The database's address: postgres://user@host/name. With ?sslmode=require its certificate is checked against the system's roots. If it
-    /// is not given here, the environment variable BATON_DATABASE has it, which keeps a password out of the list of processes.
+    /// The database's address: postgres://user@host/name, mysql://user@host/name (MariaDB, too), or sqlite:///path/to/file. With
+    /// ?sslmode=require the certificate of Postgres is checked against the system's roots. If it is not given here, the environment variable BATON_DATABASE has it, which keeps a password out of the list of processes.
     #[arg(long, value_name = "URL")]
     database: Option<String>,
 }
@@ -31,9 +31,23 @@ impl Database {
         };
         match address.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => postgres(&address),
-            _ => Err(Failure::Usage("--database: an address begins with postgres://".to_owned())),
+            Some("mysql" | "mariadb") => mysql(&address),
+            Some("sqlite") => {
+                let path = address.strip_prefix("sqlite://").or_else(|| address.strip_prefix("sqlite:"));
+                Ok(Arc::new(SqliteOutbox::new(path.unwrap_or_default())))
+            }
+            _ => {
+                Err(Failure::Usage("--database: an address begins with postgres://, mysql:// or sqlite://".to_owned()))
+            }
         }
     }
+}
+
+fn mysql(address: &str) -> Result<Arc<dyn OutboxStore>, Failure> {
+    let address = address.replacen("mariadb:", "mysql:", 1);
+    let options = mysql_async::Opts::from_url(&address);
+    let options = options.map_err(|error| Failure::failed("--database", &error))?;
+    Ok(Arc::new(MysqlOutbox::new(options)))
 }
 
 fn postgres(address: &str) -> Result<Arc<dyn OutboxStore>, Failure> {

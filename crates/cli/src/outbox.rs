@@ -127,7 +127,9 @@ async fn init(arguments: &InitArguments) -> Result<(), Failure> {
     // Instances are called after it, with a shard's number behind.
     Instance::new(format!("{}.65535", arguments.name)).map_err(|error| Failure::Usage(format!("--name: {error}")))?;
     if arguments.print {
-        say(&format!("{};\n", store.tables()));
+        let name = arguments.name.replace('\'', "''");
+        let named = format!("INSERT INTO baton_outbox_info (name, version) VALUES ('{name}', 1)");
+        say(&format!("{};\n{named};\n", store.tables()));
         return Ok(());
     }
     store.init(&arguments.name).await.map_err(database::failed)?;

@@ -3,7 +3,6 @@
 mod jobs;
 mod shards;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,8 +77,6 @@ pub(super) struct Driver {
     taking: bool,
     prune_ms: u64,
     pruning: bool,
-    /// Rows that are parked and have no key, when that was read last.
-    keyless: HashSet<i64>,
     /// More keys are parked than can be held: nothing is looked for.
     halted: bool,
     stop_ms: Option<u64>,
@@ -130,7 +127,6 @@ impl Driver {
             taking: false,
             prune_ms: 0,
             pruning: false,
-            keyless: HashSet::new(),
             halted: false,
             stop_ms: None,
         }
@@ -356,9 +352,8 @@ impl Driver {
                         self.sending.accept(outgoing, now_ms);
                     }
                     Ok(Written::Fenced(lost)) => {
-                        let lost_shards: Vec<u16> = lost.iter().map(|(shard, _)| *shard).collect();
-                        self.claims.fenced(&lost);
-                        self.lost(&lost_shards, now_ms);
+                        let lost = self.claims.fenced(&lost);
+                        self.lost(&lost, now_ms);
                     }
                     Err(error) => {
                         self.unwritten = Some(change);
@@ -377,7 +372,7 @@ impl Driver {
                     }
                 }
             }
-            Came::Taken(taken) => self.taken(taken, now_ms)?,
+            Came::Taken { mark, taken } => self.taken(taken, mark, now_ms)?,
             Came::Partitions { topic, answer } => {
                 if self.topics.learned(&topic, answer, now_ms) {
                     self.claims.topic_known(&topic);

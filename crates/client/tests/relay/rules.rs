@@ -20,6 +20,7 @@ on_each_database!(
     an_engine_that_is_away_holds_nobody_up_and_gets_everything_later,
     a_relay_that_sleeps_is_woken_by_a_commit,
     a_row_without_a_key_that_was_let_go_is_sent,
+    a_relay_that_comes_back_under_its_name_goes_on_with_what_it_left,
 );
 
 async fn start(database: &Database, world: &World, member: &str) -> Relay {
@@ -223,6 +224,20 @@ async fn a_row_without_a_key_that_was_let_go_is_sent(database: Database) {
     world.create("nowhere", 1).await;
     assert_eq!(store.retry(&[parked[0].position]).await.unwrap(), 1);
     wait_for(&world, "nowhere", 1, 1).await;
+    relay.stop(LONG).await.unwrap();
+    assert_eq!(database.rows().await, 0);
+}
+
+async fn a_relay_that_comes_back_under_its_name_goes_on_with_what_it_left(database: Database) {
+    let world = World::start(&[("orders", 1)]).await;
+    let mut writer = database.writer().await;
+    let relay = start(&database, &world, "one").await;
+    until("it has its shards", || relay.metrics().shards > 0).await;
+    // Without a word: the leases are its own still when it comes back, and it renews them.
+    drop(relay);
+    writer.write(vec![numbered("k", 1)]).await;
+    let relay = start(&database, &world, "one").await;
+    wait_for(&world, "orders", 1, 1).await;
     relay.stop(LONG).await.unwrap();
     assert_eq!(database.rows().await, 0);
 }

@@ -104,7 +104,7 @@ pub struct Outgoing<T> {
 }
 
 /// A key of a topic.
-type Key = (Arc<str>, Bytes);
+pub type TopicKey = (Arc<str>, Bytes);
 
 #[derive(Debug)]
 struct Shard {
@@ -164,7 +164,11 @@ pub struct Claims<T> {
     looks: u64,
     /// Looks before this one say nothing any more.
     since: u64,
-    parked_keys: HashSet<Key>,
+    /// Keys that wait, each behind its first row that is parked.
+    parked_keys: HashMap<TopicKey, i64>,
+    parked_rows: HashSet<i64>,
+    /// How many rows were parked here.
+    parks: u64,
     loads: HashMap<TopicPartition, Load>,
     /// What was passed over because it takes nothing now.
     stuck: HashSet<TopicPartition>,
@@ -209,7 +213,9 @@ impl<T> Claims<T> {
             gone_set: HashSet::new(),
             looks: 0,
             since: 0,
-            parked_keys: HashSet::new(),
+            parked_keys: HashMap::new(),
+            parked_rows: HashSet::new(),
+            parks: 0,
             loads: HashMap::new(),
             stuck: HashSet::new(),
             stuck_topics: HashSet::new(),
@@ -219,7 +225,7 @@ impl<T> Claims<T> {
     }
 
     /// A shard is ours under this epoch, above all that it had before. Gives back the positions of rows that others have claimed: they are
-    /// to be read and handed to [`Claims::resumed`]. Before anything else is looked for, [`Claims::set_parked_keys`] is to be told what is
+    /// to be read and handed to [`Claims::resumed`]. Before anything else is looked for, [`Claims::set_parked`] is to be told what is
     /// parked by now.
     ///
     /// # Errors
@@ -323,6 +329,11 @@ impl<T> Claims<T> {
         self.shards.iter().filter(|(_, shard)| !shard.leaving).map(|(number, _)| *number).collect()
     }
 
+    /// All shards that are ours, those that are being left among them.
+    pub fn held(&self) -> BTreeSet<u16> {
+        self.shards.keys().copied().collect()
+    }
+
     /// How many more rows may be found.
     pub fn room(&self) -> usize {
         self.limits.rows_max.saturating_sub(self.waiting.len() + self.under.len())
@@ -363,29 +374,34 @@ impl<T> Claims<T> {
         self.parked_keys.len()
     }
 
-    /// The keys of rows that are parked in the database. A key that is not among them any more flows again.
-    pub fn set_parked_keys(&mut self, keys: impl IntoIterator<Item = Key>) {
-        let keys: HashSet<Key> = keys.into_iter().collect();
-        // What was parked here may not have been written when that was read.
-        let unwritten = self.parked.is_empty() && self.writing.is_none();
-        if unwritten && self.parked_keys.iter().any(|key| !keys.contains(key)) {
-            self.start_again();
-        }
-        if unwritten {
-            self.parked_keys = keys
-        } else {
-            self.parked_keys.extend(keys)
-        }
-        let parked = std::mem::take(&mut self.parked_keys);
-        self.leave_waiting(|row| {
-            row.key.as_ref().is_some_and(|key| parked.contains(&(row.topic.clone(), key.clone())))
-        });
-        self.parked_keys = parked;
+    /// To be asked before what is parked is read, and handed to [`Claims::set_parked`] with it: what was parked here meanwhile is missing there.
+    pub fn parked_mark(&self) -> Option<u64> {
+        self.parked.is_empty().then_some(self.parks)
     }
 
-    /// Rows that nothing here knows of can go on: they were parked and had no key, and somebody has let them go.
-    pub fn search_again(&mut self) {
-        self.start_again();
+    /// The rows that are parked in the database, with their keys. What is not among them any more goes on, and so does its key unless another
+    /// row of it is parked.
+    pub fn set_parked(&mut self, mark: Option<u64>, rows: impl IntoIterator<Item = (i64, Option<TopicKey>)>) {
+        let (mut parked_rows, mut parked_keys) = (HashSet::new(), HashMap::new());
+        for (position, key) in rows {
+            parked_rows.insert(position);
+            if let Some(key) = key {
+                hold(&mut parked_keys, key, position);
+            }
+        }
+        if mark == Some(self.parks) && self.parked.is_empty() {
+            if self.parked_rows.iter().any(|position| !parked_rows.contains(position)) {
+                // The search has passed it already.
+                self.start_again();
+            }
+            (self.parked_rows, self.parked_keys) = (parked_rows, parked_keys);
+        } else {
+            self.parked_rows.extend(parked_rows);
+            parked_keys.into_iter().for_each(|(key, position)| hold(&mut self.parked_keys, key, position));
+        }
+        let parked = std::mem::take(&mut self.parked_keys);
+        self.leave_waiting(|row| is_behind(&parked, row));
+        self.parked_keys = parked;
     }
 
     /// To be called before each query for rows. `true`: the search has to begin at the beginning of the table, because rows were left there
@@ -427,8 +443,7 @@ impl<T> Claims<T> {
     }
 
     fn is_parked(&self, row: &Row<T>) -> bool {
-        let key = row.key.as_ref().filter(|_| !self.parked_keys.is_empty());
-        key.is_some_and(|key| self.parked_keys.contains(&(Arc::clone(&row.topic), key.clone())))
+        !self.parked_keys.is_empty() && is_behind(&self.parked_keys, row)
     }
 
     fn leave_waiting(&mut self, left: impl Fn(&Row<T>) -> bool) {
@@ -548,14 +563,14 @@ impl<T> Claims<T> {
         std::mem::take(&mut self.claiming)
     }
 
-    /// It is not written, because these shards are not ours any more under these epochs. The rest goes into the next change.
-    pub fn fenced(&mut self, shards: &[(u16, u32)]) {
+    /// It is not written, because these shards are not ours any more under these epochs. The rest goes into the next change. Gives back those
+    /// that are lost: one that was taken again meanwhile is not.
+    pub fn fenced(&mut self, shards: &[(u16, u32)]) -> Vec<u16> {
         self.write_again();
-        for (shard, epoch) in shards {
-            if self.shards.get(shard).is_some_and(|ours| ours.epoch == *epoch) {
-                self.forget(*shard);
-            }
-        }
+        let ours = |(shard, epoch): &&(u16, u32)| self.shards.get(shard).is_some_and(|ours| ours.epoch == *epoch);
+        let lost: Vec<u16> = shards.iter().filter(ours).map(|(shard, _)| *shard).collect();
+        lost.iter().for_each(|shard| self.forget(*shard));
+        lost
     }
 
     /// The engine has the row.
@@ -576,9 +591,13 @@ impl<T> Claims<T> {
     }
 
     fn park(&mut self, shard: u16, position: i64, topic: Arc<str>, key: Option<Bytes>, reason: String) {
+        self.parks += 1;
+        self.parked_rows.insert(position);
         if let Some(key) = key {
-            self.leave_waiting(|row| row.topic == topic && row.key.as_ref() == Some(&key));
-            self.parked_keys.insert((topic, key));
+            hold(&mut self.parked_keys, (topic, key), position);
+            let parked = std::mem::take(&mut self.parked_keys);
+            self.leave_waiting(|row| is_behind(&parked, row));
+            self.parked_keys = parked;
         }
         // With the window, so that it is looked at whose the shard is.
         if let Some(ours) = self.shards.get_mut(&shard) {
@@ -622,6 +641,16 @@ impl<T> Claims<T> {
             self.start_again();
         }
     }
+}
+
+/// Whether an earlier row of its key is parked.
+fn is_behind<T>(parked: &HashMap<TopicKey, i64>, row: &Row<T>) -> bool {
+    let Some(key) = &row.key else { return false };
+    parked.get(&(Arc::clone(&row.topic), key.clone())).is_some_and(|first| row.position > *first)
+}
+
+fn hold(keys: &mut HashMap<TopicKey, i64>, key: TopicKey, position: i64) {
+    keys.entry(key).and_modify(|first| *first = position.min(*first)).or_insert(position);
 }
 
 fn load(loads: &mut HashMap<TopicPartition, Load>, to: &TopicPartition, now_ms: u64) {

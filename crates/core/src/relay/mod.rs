@@ -11,6 +11,8 @@ mod claims;
 mod shares;
 mod window;
 
-pub use claims::{Change, Claims, Limits, Outgoing, Parked, Placed, ROWS_MAX_DEFAULT, Row, STUCK_MS, WINDOW_ROWS_MAX};
+pub use claims::{
+    Change, Claims, Limits, Outgoing, Parked, Placed, ROWS_MAX_DEFAULT, Row, STUCK_MS, TopicKey, WINDOW_ROWS_MAX,
+};
 pub use shares::{Seen, Shares, Turnover};
 pub use window::{BadWindow, Claimed, Window};

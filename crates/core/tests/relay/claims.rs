@@ -106,7 +106,8 @@ fn a_row_that_the_engine_refuses_is_parked_and_holds_up_its_key_alone() {
     assert_eq!(positions(&claims.written()), [3]);
 
     // Somebody has looked at it: the key flows again, from the beginning.
-    claims.set_parked_keys([]);
+    let mark = claims.parked_mark();
+    claims.set_parked(mark, []);
     let (look, restart) = claims.look();
     assert!(restart);
     claims.found(look, vec![row(2, "orders", "a"), row(3, "orders", "b")]);
@@ -192,4 +193,47 @@ fn what_is_reported_says_how_each_claimed_row_ended() {
     let again = reports[0].clone();
     claims.reported(reports.into_iter().next().unwrap(), false, 2_000);
     assert_eq!(claims.take_reports(4_000)[0].sequences, again.sequences, "what was not stored is said again");
+}
+
+#[test]
+fn a_list_that_was_read_before_a_row_was_parked_lets_nothing_go() {
+    let mut claims = ours(LIMITS);
+    find(&mut claims, vec![row(1, "orders", "a")]);
+    _ = claims.change(0, to(0));
+    _ = claims.written();
+    let mark = claims.parked_mark();
+    claims.refused(1, Fate::NotStored, "too large".to_owned(), 0);
+    _ = claims.change(0, to(0));
+    _ = claims.written();
+    claims.set_parked(mark, []);
+    assert!(!claims.look().1, "nothing was let go");
+    find(&mut claims, vec![row(2, "orders", "a")]);
+    assert_eq!(claims.change(0, to(0)), None);
+}
+
+#[test]
+fn a_row_that_is_let_go_goes_before_a_later_one_of_its_key_that_is_parked() {
+    let mut claims = ours(LIMITS);
+    let key = || Some((Arc::from("orders"), Bytes::from_static(b"a")));
+    claims.set_parked(claims.parked_mark(), [(1, key()), (5, key()), (7, None)]);
+    _ = claims.look();
+    claims.set_parked(claims.parked_mark(), [(5, key()), (7, None)]);
+    let (look, restart) = claims.look();
+    assert!(restart, "also when its key stays");
+    claims.found(look, vec![row(1, "orders", "a"), row(3, "orders", "a"), row(6, "orders", "a")]);
+    _ = claims.change(0, to(0));
+    assert_eq!(positions(&claims.written()), [1, 3]);
+    claims.set_parked(claims.parked_mark(), [(5, key())]);
+    assert!(claims.look().1, "so is one without a key");
+}
+
+#[test]
+fn a_refusal_of_an_older_tenure_takes_nothing_from_the_new_one() {
+    let mut claims = ours(LIMITS);
+    find(&mut claims, vec![row(1, "orders", "a")]);
+    _ = claims.change(0, to(0));
+    claims.lost(0);
+    _ = claims.gained(0, 7, instance(), &[]);
+    assert!(claims.fenced(&[(0, 3)]).is_empty());
+    assert!(claims.shards().contains(&0));
 }

@@ -80,6 +80,15 @@ impl Table {
     }
 }
 
+impl Table {
+    fn parked(&self) -> ParkedRows {
+        let parked = self.rows.values().filter(|row| row.parked).map(row);
+        parked.map(|row| (row.position, row.key.map(|key| (row.topic, key)))).collect()
+    }
+}
+
+type ParkedRows = Vec<(i64, Option<(std::sync::Arc<str>, Bytes)>)>;
+
 fn shard_of(key: u64) -> u16 {
     u16::try_from(key % u64::from(SHARDS)).unwrap()
 }
@@ -114,6 +123,8 @@ struct Relay {
     /// What was visible at the last query: what was not may come late.
     seen: BTreeSet<i64>,
     change: Option<Change>,
+    /// What was parked when it was read, and has not been looked at.
+    parked: Option<(Option<u64>, ParkedRows)>,
     still: u64,
 }
 
@@ -128,7 +139,7 @@ impl Wire {
 impl Relay {
     fn new() -> Self {
         let (claims, wire) = (Claims::new(LIMITS), Wire::default());
-        Self { claims, wire, query: None, cursor: 0, seen: BTreeSet::new(), change: None, still: 0 }
+        Self { claims, wire, query: None, cursor: 0, seen: BTreeSet::new(), change: None, parked: None, still: 0 }
     }
 }
 
@@ -193,9 +204,8 @@ impl World {
         let instance = Instance::new(format!("outbox.{shard}")).unwrap();
         let positions = relay.claims.gained(shard, epoch, instance, &window).unwrap();
         let rows = positions.iter().filter_map(|position| self.table.rows.get(position)).map(row).collect();
-        let parked =
-            self.table.rows.values().filter(|row| row.parked).map(row).filter_map(|row| Some((row.topic, row.key?)));
-        relay.claims.set_parked_keys(parked);
+        let mark = relay.claims.parked_mark();
+        relay.claims.set_parked(mark, self.table.parked());
         let outgoing = relay.claims.resumed(shard, rows, self.now_ms);
         relay.wire.send(outgoing);
     }
@@ -239,7 +249,19 @@ impl World {
                 let outgoing = relay.claims.written();
                 relay.wire.send(outgoing);
             }
-            Err(shards) => relay.claims.fenced(&shards),
+            Err(shards) => _ = relay.claims.fenced(&shards),
+        }
+    }
+
+    /// Reads what is parked, or looks at what was read; and now and then somebody lets a row go.
+    fn read_parked(&mut self, of: usize) {
+        let relay = &mut self.relays[of];
+        match relay.parked.take() {
+            Some((mark, parked)) => relay.claims.set_parked(mark, parked),
+            None => relay.parked = Some((relay.claims.parked_mark(), self.table.parked())),
+        }
+        if self.random.percent(10) {
+            self.table.rows.values_mut().for_each(|row| row.parked = false);
         }
     }
 
@@ -298,7 +320,8 @@ impl World {
                 }
             }
             0..8 => self.turn_over(of),
-            8..30 => self.query(of),
+            8..12 => self.read_parked(of),
+            12..30 => self.query(of),
             30..60 => self.change(of),
             _ => self.store(of),
         }

@@ -145,7 +145,8 @@ impl MysqlOutbox {
         let mut turn = self.leases.turn().await?;
         let connection = &mut turn.connection;
         connection.query_drop(sql::BEGIN).await?;
-        connection.exec_drop(sql::TAKE, (lease.member.as_bytes(), millis(lease.lasts), shard)).await?;
+        let member = lease.member.as_bytes();
+        connection.exec_drop(sql::TAKE, (member, millis(lease.lasts), shard, member)).await?;
         let ours = connection.affected_rows() == 1;
         let taken = if ours { connection.exec_first(sql::TAKEN, (shard,)).await? } else { None };
         connection.query_drop("COMMIT").await?;

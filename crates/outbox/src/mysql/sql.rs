@@ -134,12 +134,13 @@ pub(super) fn write_windows(shards: &str, count: usize) -> String {
 pub(super) fn keep(positions: &str) -> String {
     format!(
         "INSERT INTO baton_outbox_done (position, id, topic, `key`, payload, headers, `partition`, written_ms) \
-         SELECT position, id, topic, `key`, payload, headers, `partition`, written_ms FROM baton_outbox WHERE position IN ({positions})"
+         SELECT position, id, topic, `key`, payload, headers, `partition`, written_ms FROM baton_outbox FORCE INDEX (PRIMARY) WHERE position IN ({positions})"
     )
 }
 
+/// Row by row along the primary key: a scan of the table would wait for each row that somebody has written and not committed.
 pub(super) fn delete(positions: &str) -> String {
-    format!("DELETE FROM baton_outbox WHERE position IN ({positions})")
+    format!("DELETE o FROM baton_outbox AS o FORCE INDEX (PRIMARY) WHERE o.position IN ({positions})")
 }
 
 pub(super) const PARK: &str = "UPDATE baton_outbox SET parked = ? WHERE position = ?";
@@ -164,8 +165,9 @@ pub(super) const SHARDS: &str = concat!(
 pub(super) const TAKE: &str = concat!(
     "UPDATE baton_outbox_shard SET owner = ?, epoch = epoch + 1, leased_until_ms = ",
     now!(),
-    " + ? WHERE shard = ? AND leased_until_ms < ",
-    now!()
+    " + ? WHERE shard = ? AND (owner = ? OR leased_until_ms < ",
+    now!(),
+    ")"
 );
 pub(super) const TAKEN: &str = "SELECT epoch, claims FROM baton_outbox_shard WHERE shard = ?";
 pub(super) const RELEASE: &str =
@@ -178,11 +180,15 @@ pub(super) const PARKED: &str = "SELECT position, topic, `key`, id, parked FROM 
      FORCE INDEX (baton_outbox_parked) WHERE parked IS NOT NULL AND position > ? ORDER BY position LIMIT ?";
 
 pub(super) fn retry(positions: &str) -> String {
-    format!("UPDATE baton_outbox SET parked = NULL WHERE position IN ({positions}) AND parked IS NOT NULL")
+    format!(
+        "UPDATE baton_outbox FORCE INDEX (PRIMARY) SET parked = NULL WHERE position IN ({positions}) AND parked IS NOT NULL"
+    )
 }
 
 pub(super) fn discard(positions: &str) -> String {
-    format!("DELETE FROM baton_outbox WHERE position IN ({positions}) AND parked IS NOT NULL")
+    format!(
+        "DELETE o FROM baton_outbox AS o FORCE INDEX (PRIMARY) WHERE o.position IN ({positions}) AND o.parked IS NOT NULL"
+    )
 }
 
 pub(super) const PRUNE: &str =

@@ -17,6 +17,9 @@ use super::sql;
 /// How long a connection may take to be opened, if the configuration names no time.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
+/// A server that says nothing at all for so long is gone, and its connection with it.
+const SILENCE_WAIT: Duration = Duration::from_secs(10);
+
 type Opening = Pin<Box<dyn Future<Output = Result<Client, Error>> + Send>>;
 
 /// Opens connections; what kind of TLS they have is forgotten here.
@@ -33,6 +36,10 @@ impl Connector {
     {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_WAIT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(SILENCE_WAIT);
+            config.keepalives_idle(SILENCE_WAIT);
         }
         if config.get_application_name().is_none() {
             config.application_name("baton-relay");

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Config, Error, NoTls, Socket};
 
+use crate::error::Source;
 use crate::store::checked_name;
 use crate::{
     Lease, Members, OutboxError, OutboxFuture, OutboxRow, OutboxStore, ParkedRow, Search, ShardStatus, Status, Tenure,
@@ -397,15 +398,29 @@ fn millis(duration: Duration) -> f64 {
 fn refused(doing: &'static str, error: Error) -> OutboxError {
     let code = error.code().map(|code| code.code().to_owned());
     match code.as_deref() {
-        None => OutboxError::Unavailable { doing, source: error.into() },
-        Some("42P01") => OutboxError::NotPrepared(error.into()),
+        None => OutboxError::Unavailable { doing, source: said(&error) },
+        Some("42P01") => OutboxError::NotPrepared(said(&error)),
         // Connection, resources, operator's intervention, system; not in time, deadlock, serialization.
         Some(code)
             if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
                 || ["55P03", "40P01", "40001"].contains(&code) =>
         {
-            OutboxError::Unavailable { doing, source: error.into() }
+            OutboxError::Unavailable { doing, source: said(&error) }
         }
-        Some(_) => OutboxError::Refused { doing, source: error.into() },
+        Some(_) => OutboxError::Refused { doing, source: said(&error) },
     }
+}
+
+/// What the server said, without its detail, in which a row's content may stand; or all that its client knows.
+fn said(error: &Error) -> Source {
+    if let Some(answer) = error.as_db_error() {
+        return format!("{} ({})", answer.message(), answer.code().code()).into();
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text.into()
 }

@@ -53,7 +53,12 @@ impl PostgresSearch {
 
     async fn query(&mut self, look: &Look) -> Result<Found, OutboxError> {
         let failed = |error| refused(DOING, error);
-        let (mut turn, _) = self.link.turn().await.map_err(failed)?;
+        let link = Arc::clone(&self.link);
+        let (mut turn, new) = link.turn().await.map_err(failed)?;
+        if new {
+            // It may be another server by now, on which snapshots and positions of the one before mean nothing.
+            self.restart();
+        }
         let session = turn.session();
         // Here, and not while the rest is sent: to prepare is a way there and back, once for each connection.
         let snapshot = session.prepare(sql::SNAPSHOT).await.map_err(failed)?;

@@ -23,12 +23,12 @@ CREATE TABLE IF NOT EXISTS baton_outbox (
   writer xid8 NOT NULL DEFAULT pg_current_xact_id(),
   id text COLLATE \"C\" NOT NULL DEFAULT gen_random_uuid()::text UNIQUE CHECK (id ~ '^[!-:<-~]{1,128}$'),
   topic text NOT NULL CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  key bytea,
+  key bytea CHECK (octet_length(key) <= 65536),
   payload bytea CHECK (octet_length(payload) <= 16777216),
-  headers text,
+  headers text CHECK (octet_length(headers) <= 1048576),
   partition integer CHECK (partition >= 0),
-  occurred_at timestamptz,
-  written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  occurred_at timestamptz CHECK (isfinite(occurred_at)),
+  written_at timestamptz NOT NULL DEFAULT clock_timestamp() CHECK (isfinite(written_at)),
   shard smallint NOT NULL GENERATED ALWAYS AS (
     (('x' || left(CASE WHEN key IS NULL THEN md5(id) ELSE md5(key) END, 4))::bit(16)::integer % 16)::smallint) STORED,
   parked text
@@ -75,9 +75,10 @@ CREATE TRIGGER baton_outbox_wake AFTER INSERT ON baton_outbox FOR EACH STATEMENT
 pub(super) const NAME: &str = "INSERT INTO baton_outbox_info (name, version) VALUES ($1, 1) ON CONFLICT DO NOTHING";
 pub(super) const READ_NAME: &str = "SELECT name, version FROM baton_outbox_info";
 
-/// Planners that see a queue table at a bad moment take it for an empty one.
+/// Planners that see a queue table at a bad moment take it for an empty one. And a relay that stands still in the middle of a transaction
+/// holds its successors up for no longer than this.
 pub(super) const SESSION: &str =
-    "SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '60s'; SET lock_timeout = '10s'";
+    "SET enable_seqscan = off; SET idle_in_transaction_session_timeout = '3s'; SET lock_timeout = '2s'";
 
 pub(super) const BEGIN_SEARCH: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) const SNAPSHOT: &str = "SELECT pg_current_snapshot()::text";
@@ -107,11 +108,12 @@ macro_rules! bounded {
 /// New rows: behind $4.
 pub(super) const PAGE: &str = bounded!("position > $4");
 /// Late ones: up to $4, by a transaction that was open in the snapshot before: one of $5, or one from $6 on. Of those, behind $7, what the
-/// snapshot $8 shows.
+/// snapshot $8 shows. Rows that were restored from another server may name transactions that are yet to come here: no late ones.
 pub(super) const LATE: &str = bounded!(
     "position > $7 AND position <= $4 AND ($8::text IS NULL OR pg_visible_in_snapshot(writer, $8::text::pg_snapshot)) \
      AND position IN (SELECT position FROM baton_outbox WHERE writer = ANY($5::text[]::xid8[]) \
-     UNION ALL SELECT position FROM baton_outbox WHERE writer >= $6::text::xid8)"
+     UNION ALL SELECT position FROM baton_outbox \
+     WHERE writer >= $6::text::xid8 AND writer < pg_snapshot_xmax(pg_current_snapshot()))"
 );
 pub(super) const ROWS: &str = concat!("SELECT ", row!(), " FROM baton_outbox WHERE position = ANY($1)");
 
@@ -140,9 +142,11 @@ pub(super) const FORGET: &str =
     "DELETE FROM baton_outbox_relay WHERE lives_until < clock_timestamp() - interval '1 hour'";
 pub(super) const SHARDS: &str = "SELECT shard, CASE WHEN leased_until > clock_timestamp() THEN owner END, epoch, claims \
      FROM baton_outbox_shard ORDER BY shard";
+/// Also one that is ours already, which a process of the same name, or a lost answer, has left behind.
 pub(super) const TAKE: &str = "UPDATE baton_outbox_shard SET owner = $1, epoch = epoch + 1, \
      leased_until = clock_timestamp() + $2 * interval '1 ms' \
-     WHERE shard = $3 AND leased_until < clock_timestamp() RETURNING epoch, claims";
+     WHERE shard = (SELECT shard FROM baton_outbox_shard \
+     WHERE shard = $3 AND (leased_until < clock_timestamp() OR owner = $1) FOR UPDATE SKIP LOCKED) RETURNING epoch, claims";
 pub(super) const RELEASE: &str =
     "UPDATE baton_outbox_shard SET owner = NULL, leased_until = '-infinity' WHERE shard = $1 AND epoch = $2";
 pub(super) const LEAVE: &str = "WITH gone AS (DELETE FROM baton_outbox_relay WHERE member = $1) \
@@ -153,7 +157,7 @@ pub(super) const PARKED: &str = "SELECT position, topic, key, id, parked FROM ba
 pub(super) const RETRY: &str = "UPDATE baton_outbox SET parked = NULL WHERE position = ANY($1) AND parked IS NOT NULL";
 pub(super) const DISCARD: &str = "DELETE FROM baton_outbox WHERE position = ANY($1) AND parked IS NOT NULL";
 pub(super) const PRUNE: &str = "DELETE FROM baton_outbox_done WHERE position IN (SELECT position FROM baton_outbox_done \
-     WHERE done_at < clock_timestamp() - $1 * interval '1 ms' ORDER BY done_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+     WHERE done_at < clock_timestamp() - $1 * interval '1 ms' ORDER BY done_at LIMIT $2)";
 pub(super) const STATUS: &str = "SELECT (SELECT count(*) FROM baton_outbox), \
      (SELECT (extract(epoch FROM clock_timestamp() - written_at) * 1000)::bigint FROM baton_outbox ORDER BY position LIMIT 1), \
      (SELECT count(*) FROM baton_outbox WHERE parked IS NOT NULL), (SELECT count(*) FROM baton_outbox_done), \

@@ -101,9 +101,9 @@ pub(super) const SHARDS: &str = concat!(
 pub(super) const TAKE: &str = concat!(
     "UPDATE baton_outbox_shard SET owner = ?1, epoch = epoch + 1, leased_until_ms = ",
     now!(),
-    " + ?2 WHERE shard = ?3 AND leased_until_ms < ",
+    " + ?2 WHERE shard = ?3 AND (owner = ?1 OR leased_until_ms < ",
     now!(),
-    " RETURNING epoch, claims"
+    ") RETURNING epoch, claims"
 );
 pub(super) const RELEASE: &str =
     "UPDATE baton_outbox_shard SET owner = NULL, leased_until_ms = 0 WHERE shard = ?1 AND epoch = ?2";

@@ -26,6 +26,7 @@ pub struct Database {
     place: Place,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are few of them")]
 enum Place {
     Postgres(Config),
     Mariadb(OptsBuilder),

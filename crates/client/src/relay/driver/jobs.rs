@@ -1,18 +1,16 @@
 //! What a relay waits for beside its other work.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::relay::{Change, Row, Window};
+use baton_core::relay::{Change, Row, TopicKey, Window};
 use baton_engine::{Engine, EngineError};
 use baton_outbox::{Found, Lease, Look, Members, OutboxError, OutboxRow, OutboxStore, Search, Tenure, Written};
-use bytes::Bytes;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Parked rows that one query brings.
 const PARKED_PAGE: usize = 1_000;
-/// Keys behind parked rows that are held in memory: what is more halts the relay, since it could not tell which rows have to wait.
+/// Parked rows that are held in memory: what is more halts the relay, since it could not tell which rows have to wait.
 pub(super) const PARKED_MAX: usize = 100_000;
 /// Done rows that one statement deletes: it holds nobody up for longer than a moment.
 const PRUNE_ROWS: usize = 2_000;
@@ -23,18 +21,16 @@ pub(super) enum Came {
     Slept(Result<(), OutboxError>),
     Written { change: Change, written: Result<Written, OutboxError> },
     Beat { asked_ms: u64, members: Result<Members, OutboxError> },
-    Taken(Result<Taken, OutboxError>),
+    Taken { mark: Option<u64>, taken: Result<Taken, OutboxError> },
     Partitions { topic: Arc<str>, answer: Result<u32, EngineError> },
     Pruned(Result<(), OutboxError>),
 }
 
-/// Shards that were taken, with the rows that others had claimed of them, and the keys that are parked.
+/// Shards that were taken, with the rows that others had claimed of them, and the rows that are parked, with their keys.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) shards: Vec<(Tenure, Vec<Row<OutboxRow>>)>,
-    pub(super) parked: Vec<(Arc<str>, Bytes)>,
-    /// Parked rows that hold up no key: at most [`PARKED_MAX`] of them.
-    pub(super) keyless: HashSet<i64>,
+    pub(super) parked: Vec<(i64, Option<TopicKey>)>,
 }
 
 pub(super) fn look(jobs: &mut JoinSet<Came>, mut search: Box<dyn Search>, number: u64, look: Look) {
@@ -78,10 +74,16 @@ pub(super) fn prune(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, kept:
 }
 
 /// Takes shards, and reads what is known of them.
-pub(super) fn take(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, lease: Lease, shards: Vec<u16>) {
+pub(super) fn take(
+    jobs: &mut JoinSet<Came>,
+    store: Arc<dyn OutboxStore>,
+    lease: Lease,
+    shards: Vec<u16>,
+    mark: Option<u64>,
+) {
     jobs.spawn(async move {
         let mut taken = Taken::default();
-        Came::Taken(match fill(&*store, &lease, &shards, &mut taken).await {
+        let taken = match fill(&*store, &lease, &shards, &mut taken).await {
             Ok(()) => Ok(taken),
             Err(error) => {
                 // What was taken and is not worked on must not wait for its lease to end.
@@ -90,7 +92,8 @@ pub(super) fn take(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, lease:
                 }
                 Err(error)
             }
-        })
+        };
+        Came::Taken { mark, taken }
     });
 }
 
@@ -112,13 +115,7 @@ async fn fill(store: &dyn OutboxStore, lease: &Lease, shards: &[u16], taken: &mu
         let page = store.parked(after, PARKED_PAGE).await?;
         let last = page.len() < PARKED_PAGE;
         after = page.last().map_or(after, |row| row.position);
-        for row in page {
-            match row.key {
-                Some(key) => taken.parked.push((Arc::from(row.topic), key)),
-                None if taken.keyless.len() < PARKED_MAX => _ = taken.keyless.insert(row.position),
-                None => {}
-            }
-        }
+        taken.parked.extend(page.into_iter().map(|row| (row.position, row.key.map(|key| (Arc::from(row.topic), key)))));
         if last || taken.parked.len() > PARKED_MAX {
             return Ok(());
         }

@@ -21,35 +21,46 @@ impl Driver {
     /// Who shares the outbox is known: takes and leaves shards.
     pub(super) fn turn_over(&mut self, members: &Members, asked_ms: u64, now_ms: u64) {
         self.renewed_ms = Some(asked_ms);
-        let member = &self.options.lease.member;
+        let member = self.options.lease.member.clone();
         let owned = |shard: &u16| {
             let mut seen = members.shards.iter();
-            seen.any(|seen| seen.shard == *shard && seen.owner.as_deref() == Some(member))
+            seen.any(|seen| seen.shard == *shard && seen.owner.as_ref() == Some(&member))
         };
-        let lost: Vec<u16> = self.claims.shards().into_iter().filter(|shard| !owned(shard)).collect();
+        let held = self.claims.held();
+        let lost: Vec<u16> = held.iter().copied().filter(|shard| !owned(shard)).collect();
         lost.iter().for_each(|shard| self.claims.lost(*shard));
         self.lost(&lost, now_ms);
-        let turnover = self.shares.turnover(&members.live, &members.shards, &self.claims.shards());
+        // What bears our name and is not held was left behind: by a process of the same name, or by an answer that was lost.
+        let mut seen = members.shards.clone();
+        for seen in &mut seen {
+            seen.owner.take_if(|owner| *owner == member && !held.contains(&seen.shard));
+        }
+        let turnover = self.shares.turnover(&members.live, &seen, &self.claims.shards());
         turnover.leave.iter().for_each(|shard| self.claims.leave(*shard));
         self.release();
         // Also without a shard to take: what is parked is read anew.
         self.taking = true;
         let (store, lease) = (Arc::clone(&self.store), self.options.lease.clone());
-        jobs::take(&mut self.jobs, store, lease, turnover.take);
+        jobs::take(&mut self.jobs, store, lease, turnover.take, self.claims.parked_mark());
     }
 
     /// Gives up what was left and has ended.
     pub(super) fn release(&mut self) {
         for (shard, epoch) in self.claims.left() {
             let store = Arc::clone(&self.store);
-            // Without an answer its lease ends by itself.
+            // Should it fail, it is taken again or given up again: it bears our name.
             tokio::spawn(async move { store.release(shard, epoch).await });
         }
     }
 
-    pub(super) fn taken(&mut self, taken: Result<Taken, OutboxError>, now_ms: u64) -> Result<(), RelayError> {
+    pub(super) fn taken(
+        &mut self,
+        taken: Result<Taken, OutboxError>,
+        mark: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), RelayError> {
         self.taking = false;
-        let Taken { shards, parked, keyless } = match taken {
+        let Taken { shards, parked } = match taken {
             Ok(taken) => taken,
             Err(error) => {
                 self.beat_ms = now_ms.saturating_add(DATABASE_WAIT_MS);
@@ -68,15 +79,16 @@ impl Driver {
             let instance = instance.map_err(|error| RelayError::Setting(error.to_string()))?;
             match self.claims.gained(shard, epoch, instance, &window) {
                 Ok(_) => gained.push((shard, rows)),
-                Err(error) => tracing::error!(shard, %error, "this shard is not worked on"),
+                Err(error) => {
+                    tracing::error!(shard, %error, "this shard is not worked on");
+                    let store = Arc::clone(&self.store);
+                    tokio::spawn(async move { store.release(shard, epoch).await });
+                }
             }
         }
-        self.claims.set_parked_keys(parked);
-        // The search has passed them already.
-        if self.keyless.iter().any(|position| !keyless.contains(position)) {
-            self.claims.search_again();
-        }
-        self.keyless = keyless;
+        self.claims.set_parked(mark, parked);
+        // What was under way of an earlier tenure comes again, in its order.
+        self.sending.forget(now_ms, |shard| gained.iter().any(|(gained, _)| *gained == shard));
         for (shard, rows) in gained {
             let outgoing = self.claims.resumed(shard, rows.into_iter().map(Content::of).collect(), now_ms);
             self.metrics.resumed += outgoing.len() as u64;
