@@ -183,7 +183,11 @@ fn tests_of(path: &str) -> BTreeSet<String> {
         rest.split(['(', '<']).next().map(str::to_owned)
     };
     let tests = lines.iter().enumerate().filter(|(at, _)| is_test(*at));
-    tests.filter_map(|(_, line)| function(line)).collect()
+    let tests = tests.filter_map(|(_, line)| function(line));
+    // Rules that a macro makes a test of for each database.
+    let rules = text.split("on_each_database!(").skip(1).filter_map(|rest| rest.split_once(");"));
+    let rules = rules.flat_map(|(names, _)| names.split(',')).map(|name| name.trim().to_owned());
+    tests.chain(rules).collect()
 }
 
 #[test]
