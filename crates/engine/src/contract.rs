@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use baton_core::consumer::Waiting;
-use baton_core::{Delivery, Headers, TopicPartition};
+use baton_core::{Delivery, Failure, Headers, TopicPartition};
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -139,6 +139,15 @@ pub struct SendError {
 }
 
 impl SendError {
+    /// What it means for who decides about trying again.
+    pub fn failure(&self) -> Failure {
+        let fate = match self.fate {
+            Fate::NotStored => baton_core::Fate::NotStored,
+            Fate::Unknown => baton_core::Fate::Unknown,
+        };
+        Failure { fate, retryable: self.retry.may_help() }
+    }
+
     /// Nobody is left who could say what became of the record.
     pub(crate) fn ended() -> Self {
         let cause = "the engine's client ended before the record was acknowledged; it may be stored".to_owned();

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use baton_core::stamp::{STAMP_HEADER, Stamp};
 use baton_core::trace::{TRACEPARENT_HEADER, TraceParent};
-use baton_core::{End, Ended, Failure, Fate, Message, MessageId, Report, Sends, TopicPartition, Why};
+use baton_core::{End, Ended, Fate, Message, MessageId, Report, Sends, TopicPartition, Why};
 use baton_engine::{Answer, Answers, Engine, EngineFuture, EngineProducer, NoRoom, Record, SendOutcome, Stored};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
@@ -215,16 +215,7 @@ impl Driver {
     fn land(&mut self, now_ms: u64) {
         let mut answers = std::mem::take(&mut self.came.answers);
         for (id, answer) in answers.drain(..) {
-            let result = match &answer {
-                Ok(_) => Ok(()),
-                Err(error) => Err(Failure {
-                    fate: match error.fate {
-                        baton_engine::Fate::NotStored => Fate::NotStored,
-                        baton_engine::Fate::Unknown => Fate::Unknown,
-                    },
-                    retryable: error.retry.may_help(),
-                }),
-            };
+            let result = answer.as_ref().map(drop).map_err(baton_engine::SendError::failure);
             let acknowledged = result.is_ok();
             match self.parts.sends.item_mut(id) {
                 Some(item) => {

@@ -1,16 +1,14 @@
 //! Rows as messages on their way to the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use baton_core::relay::{Outgoing, Row};
 use baton_core::stamp::{Instance, STAMP_HEADER};
-use baton_core::{
-    End, Ended, Failure, Fate, Headers, MESSAGE_BYTES, Retry, SendId, SendOptions, Sends, Sequences, Why,
-};
-use baton_engine::{Answer, Answers, EngineProducer, NoRoom, Record, SendOutcome};
+use baton_core::{End, Ended, Fate, Headers, MESSAGE_BYTES, Retry, SendId, SendOptions, Sends, Sequences, Why};
+use baton_engine::{Answer, Answers, EngineProducer, NoRoom, Record, SendError, SendOutcome};
 use baton_outbox::{OutboxRow, decode_headers};
 use bytes::Bytes;
-use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How soon a message is tried again that the engine did not take: from here, doubled, up to [`RETRY_MAX`], for ever.
@@ -161,16 +159,10 @@ impl Sending {
     pub(super) fn take_ended(&mut self, now_ms: u64, mut draw: impl FnMut() -> u64) -> Vec<EndedRow> {
         let said = std::mem::take(&mut *self.said.answers.lock().unwrap_or_else(PoisonError::into_inner));
         for (id, outcome) in said {
-            let result = outcome.map(drop).map_err(|error| {
-                if let Some(item) = self.sends.item_mut(id) {
-                    item.cause = Some(error.cause);
-                }
-                let fate = match error.fate {
-                    baton_engine::Fate::NotStored => Fate::NotStored,
-                    baton_engine::Fate::Unknown => Fate::Unknown,
-                };
-                Failure { fate, retryable: error.retry == baton_engine::Retry::Later }
-            });
+            let result = outcome.as_ref().map(drop).map_err(SendError::failure);
+            if let (Err(error), Some(item)) = (outcome, self.sends.item_mut(id)) {
+                item.cause = Some(error.cause);
+            }
             let random = if result.is_ok() { 0 } else { draw() };
             self.sends.resolved(id, now_ms, random, result);
         }
@@ -199,5 +191,54 @@ fn given_up(why: &Why) -> &'static str {
     match why {
         Why::Refused => "the engine refused it",
         Why::Deadline | Why::Attempts | Why::NoSequence(_) | Why::Closed => "it was given up",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+mod tests {
+    use baton_core::stamp::Stamp;
+    use baton_core::{MessageId, TopicPartition};
+    use baton_engine::EngineFuture;
+
+    use super::*;
+
+    /// Answers everything alike.
+    struct Refuses(baton_engine::Retry);
+
+    impl EngineProducer for Refuses {
+        fn hand_over(&self, _: &Record, answer: Answer) -> Result<(), NoRoom> {
+            let (fate, cause) = (baton_engine::Fate::NotStored, "no".to_owned());
+            answer.give(Err(SendError { fate, retry: self.0, cause }));
+            Ok(())
+        }
+
+        fn room(&self) -> EngineFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn flush(&self, _: Duration) -> EngineFuture<'_, usize> {
+            Box::pin(std::future::ready(0))
+        }
+    }
+
+    /// How many rows have ended after one was handed over.
+    fn ended_of(retry: baton_engine::Retry) -> usize {
+        let instance = Instance::new("outbox.0").unwrap();
+        let mut sending = Sending::new(Arc::new(Refuses(retry)), instance.clone());
+        let stamp = Stamp { id: MessageId::new("m1").unwrap(), instance, epoch: 1, sequence: 1 };
+        let (key, payload, headers) = (None, None, Ok(Headers::default()));
+        let item = Content { key, payload, headers, partition: None, timestamp_ms: None, written_ms: 0 };
+        let to = TopicPartition::new("orders", 0);
+        sending.accept(vec![Outgoing { position: 1, shard: 0, to, stamp, item }], 0);
+        sending.hand_over(0);
+        sending.take_ended(0, || 0).len()
+    }
+
+    #[test]
+    fn a_row_is_given_up_only_if_no_other_attempt_can_help() {
+        assert_eq!(ended_of(baton_engine::Retry::Never), 1);
+        assert_eq!(ended_of(baton_engine::Retry::Later), 0);
+        assert_eq!(ended_of(baton_engine::Retry::Subscribed), 0, "a group may subscribe yet");
     }
 }
