@@ -6,6 +6,7 @@ mod binary;
 mod dead;
 mod dead_rabbitmq;
 mod demo;
+mod languages;
 mod letters;
 mod messages;
 mod relay;

@@ -53,13 +53,7 @@ impl World {
     }
 
     fn relay(&self, more: &[&str]) -> Relay {
-        let (database, engine) = (self.database(), format!("kafka://{}", self.serving.address()));
-        let arguments = [&["relay", "--database", &database, "--engine", &engine], more].concat();
-        let mut child = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("goes to kafka"), "{said}");
-        Relay(child)
+        Relay::start(&self.database(), &self.serving, more)
     }
 
     /// What came: id, key, content and stamp, partition by partition.
@@ -86,9 +80,20 @@ impl World {
 }
 
 /// A relay's process; killed when dropped.
-struct Relay(Child);
+pub struct Relay(Child);
 
 impl Relay {
+    /// From a database to a broker; it works when this returns.
+    pub fn start(database: &str, serving: &Serving, more: &[&str]) -> Self {
+        let engine = format!("kafka://{}", serving.address());
+        let arguments = [&["relay", "--database", database, "--engine", &engine], more].concat();
+        let mut child = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("goes to kafka"), "{said}");
+        Self(child)
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }

@@ -1,9 +1,10 @@
 //! The SQL of an outbox on SQLite.
 
-/// Now, in milliseconds since 1970.
+/// Now, in milliseconds since 1970. It stands in the tables' defaults, which any program evaluates that writes a row: by the day, since
+/// `unixepoch` knows fractions of a second only from SQLite 3.42 on.
 macro_rules! now {
     () => {
-        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+        "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
     };
 }
 
