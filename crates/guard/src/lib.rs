@@ -60,6 +60,7 @@ pub mod conformance;
 mod error;
 mod guard;
 mod identity;
+pub mod intake;
 #[cfg_attr(
     not(all(feature = "postgres", feature = "sqlite")),
     allow(dead_code, reason = "some stores need less of it than others")

@@ -4,7 +4,7 @@
 //! engine (`TopicStore` of the library), nothing is needed but the engine.
 
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-mod codec;
+pub(crate) mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "mysql")]
@@ -13,7 +13,7 @@ mod mysql;
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
-mod rows;
+pub(crate) mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -21,6 +21,14 @@ use crate::{
 /// time, so this is many transactions' time.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
+/// What keeps commits.
+pub(crate) const SYNCHRONOUS: Durable = Durable {
+    setting: "synchronous",
+    fine: &["2", "3"],
+    wanted: "FULL",
+    consequence: "a power failure takes the last commits back: effects of messages that were acknowledged are missing",
+};
+
 /// The tables, as [`SqliteGuard::prepare`] creates them.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS baton_inbox (
@@ -237,12 +245,6 @@ impl Guard for SqliteGuard {
     }
 
     async fn weaknesses(&self) -> Result<Vec<Weakness>, GuardError> {
-        const SYNCHRONOUS: Durable = Durable {
-            setting: "synchronous",
-            fine: &["2", "3"],
-            wanted: "FULL",
-            consequence: "a power failure takes the last commits back: effects of messages that were acknowledged are missing",
-        };
         let read = |connection: &Connection| -> Result<i64, Error> {
             connection.pragma_query_value(None, "synchronous", |row| row.get(0))
         };

@@ -19,6 +19,7 @@ use crate::Baton;
 
 use super::driver::{Driver, Parts};
 use super::error::{ConsumerError, HandlerError};
+use super::first::StoreFirst;
 use super::handle::{Board, Consumer, ConsumerMetrics, Notice};
 use super::handler::{BatchHandler, ConsumerInterceptor, Handler, Handling, OneByOne, Received, Together};
 use super::letters::{DeadLetter, Letters};
@@ -129,6 +130,7 @@ pub struct ConsumerBuilder<L = Undecided, T = Bytes> {
     engine_settings: Vec<(String, String)>,
     dead_letter: Option<DeadLetter>,
     store: Option<Arc<dyn SideStore>>,
+    first: Option<StoreFirst>,
     interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
     shutdown_wait: Duration,
     body: PhantomData<fn() -> T>,
@@ -157,6 +159,7 @@ impl ConsumerBuilder {
             engine_settings: Vec::new(),
             dead_letter: None,
             store: None,
+            first: None,
             interceptors: Vec::new(),
             shutdown_wait: SHUTDOWN_WAIT_DEFAULT,
             body: PhantomData,
@@ -205,6 +208,7 @@ impl<T> ConsumerBuilder<Undecided, T> {
             engine_settings: self.engine_settings,
             dead_letter: self.dead_letter,
             store: self.store,
+            first: self.first,
             interceptors: self.interceptors,
             shutdown_wait: self.shutdown_wait,
             body: PhantomData,
@@ -243,6 +247,7 @@ impl<L, T> ConsumerBuilder<L, T> {
             engine_settings: self.engine_settings,
             dead_letter: self.dead_letter,
             store: self.store,
+            first: self.first,
             interceptors: self.interceptors,
             shutdown_wait: self.shutdown_wait,
             body: PhantomData,
@@ -319,6 +324,13 @@ impl<L, T> ConsumerBuilder<L, T> {
     /// that can be read without a group.
     pub fn side_store(mut self, store: Arc<dyn SideStore>) -> Self {
         self.store = Some(store);
+        self
+    }
+
+    /// Takes messages into a table first, acknowledges them at the engine as soon as they are durable there, and handles them from there.
+    /// For engines that must not keep what waits. Needs an engine whose offsets last.
+    pub fn store_first(mut self, first: StoreFirst) -> Self {
+        self.first = Some(first);
         self
     }
 
@@ -449,6 +461,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         if L::SETTLES_FIRST && matches!(settings.order, Order::PerKey | Order::None) {
             return Err(ConsumerError::OrderOfAtMostOnce);
         }
+        let engine = storing(self.first.as_ref(), engine)?;
         let capabilities = engine.capabilities();
         fit(&mut settings, &capabilities);
         let (store, offsets) = side_store(self.store, &engine, &capabilities, &self.group)?;
@@ -487,7 +500,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         let (answers, inputs) = mpsc::unbounded_channel();
         let (commands, commanded) = mpsc::unbounded_channel();
         let work: Arc<dyn Work> = Arc::new(worker);
-        tell_weaknesses(&*work, &board).await;
+        tell_weaknesses(&*work, self.first.as_ref(), &board).await;
         let link = Link::join(engine, options, answers.clone()).await?;
         let driver = Driver::new(Parts {
             link,
@@ -542,10 +555,28 @@ fn release_wait(settings: &Settings) -> Duration {
     Duration::from_millis(drain_ms).saturating_add(RELEASE_MARGIN)
 }
 
-async fn tell_weaknesses(work: &dyn Work, board: &Board) {
-    match work.weaknesses().await {
-        Ok(weaknesses) => weaknesses.into_iter().for_each(|weakness| board.notice(Notice::Weakness(weakness))),
-        Err(error) => tracing::warn!(%error, "the settings of the guard's store cannot be read"),
+async fn tell_weaknesses(work: &dyn Work, first: Option<&StoreFirst>, board: &Board) {
+    let mut found = work.weaknesses().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the settings of the guard's store cannot be read");
+        Vec::new()
+    });
+    if let Some(first) = first {
+        match first.intake().weaknesses().await {
+            Ok(more) => found.extend(more),
+            Err(error) => tracing::warn!(%error, "the settings of the intake's database cannot be read"),
+        }
+    }
+    found.into_iter().for_each(|weakness| board.notice(Notice::Weakness(weakness)));
+}
+
+/// The engine, with the intake before it where there is one.
+fn storing(first: Option<&StoreFirst>, engine: Arc<dyn Engine>) -> Result<Arc<dyn Engine>, ConsumerError> {
+    match first {
+        None => Ok(engine),
+        Some(_) if !engine.capabilities().lasting_offsets => {
+            Err(ConsumerError::StoreFirstNeedsOffsets { engine: engine.name() })
+        }
+        Some(first) => Ok(first.clone().over(engine)),
     }
 }
 

@@ -174,6 +174,14 @@ pub enum ConsumerError {
         /// Which engine.
         engine: &'static str,
     },
+    /// What is stored is known by its offset, and the engine's do not last.
+    #[error(
+        "store-first mode knows messages by their offsets, and those of {engine} do not last: leave store_first out"
+    )]
+    StoreFirstNeedsOffsets {
+        /// Which engine.
+        engine: &'static str,
+    },
     /// A topic that is consumed is its own dead-letter topic.
     #[error("topic {0} is consumed and its own dead-letter topic: dead letters would be handled again for ever")]
     DeadLetterLoop(Arc<str>),

@@ -5,6 +5,7 @@ mod builder;
 mod calls;
 mod driver;
 mod error;
+mod first;
 mod handle;
 mod handler;
 mod letters;
@@ -23,6 +24,7 @@ pub use baton_engine::Start;
 
 pub use builder::{AtLeastOnce, AtMostOnce, ConsumerBuilder, EffectivelyOnce, Guarded, Level, LevelEffect, Undecided};
 pub use error::{Classify, ConsumerError, ErrorClass, HandlerError};
+pub use first::StoreFirst;
 pub use handle::{Consumer, ConsumerMetrics, Notice, Notices, PartitionLag};
 pub use handler::{BatchHandler, ConsumerInterceptor, Handler, Received};
 pub use letters::{

@@ -16,6 +16,7 @@ mod parking;
 mod servers;
 mod stalls;
 mod stopping;
+mod store_first;
 mod stores;
 mod watched;
 mod world;

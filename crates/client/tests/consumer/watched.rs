@@ -33,11 +33,45 @@ pub struct Log {
     seen: Mutex<Vec<Seen>>,
     held: Mutex<HashSet<String>>,
     refused: Mutex<HashSet<String>>,
+    stop: Mutex<Option<Stop>>,
+}
+
+/// A step at which whoever gets there stands still for good, and whether somebody did.
+struct Stop {
+    step: &'static str,
+    reached: bool,
 }
 
 impl Log {
     pub fn say(&self, text: impl Into<String>) {
         self.seen.lock().unwrap().push(Seen::Said(text.into()));
+    }
+
+    /// From now on whoever gets to this step goes no further.
+    pub fn stop_at(&self, step: &'static str) {
+        *self.stop.lock().unwrap() = Some(Stop { step, reached: false });
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.lock().unwrap().as_ref().is_some_and(|stop| stop.reached)
+    }
+
+    pub fn stop_nobody(&self) {
+        *self.stop.lock().unwrap() = None;
+    }
+
+    /// Somebody gets to this step.
+    pub async fn step(&self, step: &'static str) {
+        let stops = match &mut *self.stop.lock().unwrap() {
+            Some(stop) if stop.step == step => {
+                stop.reached = true;
+                true
+            }
+            _ => false,
+        };
+        if stops {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -200,7 +234,12 @@ impl EngineConsumer for Member {
                 self.log.seen.lock().unwrap().push(Seen::Settling(partition.clone(), *next));
             }
         }
-        self.inner.settle(settlements)
+        Box::pin(async move {
+            self.log.step("before acknowledging").await;
+            self.inner.settle(settlements).await?;
+            self.log.step("after acknowledging").await;
+            Ok(())
+        })
     }
 
     fn backlog(&mut self, questions: Vec<Question>) -> EngineFuture<'static, Result<Vec<Backlog>, EngineError>> {

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// The length of a value that is not there.
 const ABSENT: u32 = u32::MAX;
 
-pub(super) fn encode(headers: &Headers) -> Vec<u8> {
+pub(crate) fn encode(headers: &Headers) -> Vec<u8> {
     let mut bytes = BytesMut::with_capacity(headers.bytes() + headers.len() * 8);
     let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or(ABSENT);
     for header in headers {
@@ -25,7 +25,7 @@ pub(super) fn encode(headers: &Headers) -> Vec<u8> {
 }
 
 /// `None` if it was not written by [`encode`].
-pub(super) fn decode(bytes: Vec<u8>) -> Option<Headers> {
+pub(crate) fn decode(bytes: Vec<u8>) -> Option<Headers> {
     let mut bytes = Bytes::from(bytes);
     let mut headers = Headers::default();
     while bytes.has_remaining() {

@@ -8,7 +8,7 @@ use mysql_async::{Conn, Error, Params, Pool, TxOpts, params};
 use super::rows::{self, Places, Read, Row};
 use super::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture};
 
-const STORE: &str = "MySQL";
+const STORE: &str = "side store on MySQL";
 const NO_SUCH_TABLE: u16 = 1146;
 
 const TABLES: [&str; 2] = [

@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use super::rows::{self, Places, Read, Row};
 use super::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture};
 
-const STORE: &str = "Postgres";
+const STORE: &str = "side store on Postgres";
 /// Held while tables are created; any number that nobody else uses.
 const PREPARE_LOCK: i64 = 0x6261_746f_6e22;
 

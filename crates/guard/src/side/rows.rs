@@ -16,7 +16,7 @@ use crate::GROUP_BYTES_MAX;
 use crate::error::whole;
 
 /// Bytes of rows that go into one statement, at most, and one row more if that is larger: below what servers accept as a packet.
-pub(super) const STATEMENT_BYTES_MAX: usize = 4 << 20;
+pub(crate) const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// How long one call may take before it counts as failed, and is made again: a server that was cut off says nothing.
 const CALL_WAIT: Duration = Duration::from_secs(30);
 /// Longest name of a topic, as on Kafka and in AMQP.
@@ -128,7 +128,7 @@ pub(super) fn loaded(place: &Place, key: &Bytes, read: Read) -> Result<Loaded, S
 }
 
 /// Of the oldest messages, given with their sizes, the last one that is still to be read now.
-pub(super) fn last_to_load(sizes: impl IntoIterator<Item = (i64, u64)>) -> Option<i64> {
+pub(crate) fn last_to_load(sizes: impl IntoIterator<Item = (i64, u64)>) -> Option<i64> {
     let mut bytes = 0_u64;
     let mut last = None;
     for (position, size) in sizes {
@@ -147,7 +147,7 @@ pub(super) fn hash(key: &[u8]) -> i64 {
 }
 
 /// Names that the columns can carry; a longer one must not be cut, or two places would become one.
-pub(super) fn check(place: &Place) -> Result<(), StoreError> {
+pub(crate) fn check(place: &Place) -> Result<(), StoreError> {
     if place.group.len() <= GROUP_BYTES_MAX && place.partition.topic.len() <= TOPIC_BYTES_MAX {
         return Ok(());
     }
@@ -156,19 +156,19 @@ pub(super) fn check(place: &Place) -> Result<(), StoreError> {
 }
 
 /// Bounds a call.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     store: &'static str,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(CALL_WAIT, call).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(StoreError(format!("side store on {store}: no answer in {} s", CALL_WAIT.as_secs()))),
+        Err(_) => Err(StoreError(format!("{store}: no answer in {} s", CALL_WAIT.as_secs()))),
     }
 }
 
 /// An error and what it comes from, in one line.
-pub(super) fn failed(store: &'static str, error: &dyn Error) -> StoreError {
-    StoreError(format!("side store on {store}: {}", whole(error)))
+pub(crate) fn failed(store: &'static str, error: &dyn Error) -> StoreError {
+    StoreError(format!("{store}: {}", whole(error)))
 }
 
 /// At most so many bytes, cut between characters; without the one character that Postgres cannot keep.

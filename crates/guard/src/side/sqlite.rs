@@ -8,7 +8,7 @@ use super::rows::{self, Places, Read};
 use super::{Offsets, Opened, Place, SideStore, StoreError, StoreFuture};
 use crate::Sqlite;
 
-const STORE: &str = "SQLite";
+const STORE: &str = "side store on SQLite";
 
 /// The tables, as [`SqliteSideStore::prepare`] creates them.
 const TABLES: &str = "

@@ -8,6 +8,7 @@
 )]
 
 mod conditions;
+mod intake;
 mod link;
 mod mysql;
 mod postgres;
