@@ -28,49 +28,17 @@ DIR/*.jsonl holds one object a line, told apart by `kind`:
 All times are of one clock. A producer that dies in the middle leaves `sending` without `receipt` or `refused`: its fate is unknown. It may have an effect, once.
 """
 
-import argparse
-import json
-import sqlite3
-import subprocess
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
-SHOWN_MAX = 20
+from checking import judged, lines_of, listed, read_arguments, rows_of
+
 EVERYBODY = "everybody"
 # How a call ended that left its mark. A claim is marked also when its owner is fenced, since the effect is there.
 MARKED = ("marked", "fenced")
 EFFECTS = "SELECT position, message_key, number, amount, member, call_name, place, epoch FROM effects ORDER BY position"
 TOTALS = "SELECT message_key, messages, amount FROM totals"
-
-
-def rows_of(database, query):
-    """The rows of a query, as texts."""
-    kind, _, where = database.partition(":")
-    if kind == "sqlite":
-        connection = sqlite3.connect(f"file:{where}?mode=ro", uri=True)
-        try:
-            return [tuple(str(value) for value in row) for row in connection.execute(query)]
-        finally:
-            connection.close()
-    if kind == "postgres":
-        command = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--field-separator=\t", "--set=ON_ERROR_STOP=1", "--command", query, where]
-    elif kind == "mariadb":
-        command = ["mariadb", "--no-defaults", "-uroot", "-h127.0.0.1", "-P", where, "--batch", "--skip-column-names", "-e", query, "test"]
-    else:
-        sys.exit(f"check_effects: no database of the kind {kind!r}")
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ran.returncode != 0:
-        sys.exit(f"check_effects: {command[0]}: {ran.stderr}")
-    return [tuple(line.split("\t")) for line in ran.stdout.splitlines() if line]
-
-
-def lines_of(folder):
-    """All objects of all history files. The last line of a process that was killed may be torn: it was not written."""
-    for path in sorted(Path(folder).glob("*.jsonl")):
-        for line in path.read_text().split("\n")[:-1]:
-            yield json.loads(line)
 
 
 class Effect(NamedTuple):
@@ -277,11 +245,6 @@ def left_behind(run):
 RULES = [nothing_to_judge, lost, doubled, out_of_order, zombies, strangers, torn, unexplained_dead_letters, left_behind]
 
 
-def listed(counts):
-    """Counts in words."""
-    return ", ".join(f"{what}: {count}" for what, count in sorted(counts.items()))
-
-
 def check(run):
     """Prints the figures and the violations; true when there are none."""
     open_fates = set(run.sent) - run.receipts - run.not_stored
@@ -294,22 +257,12 @@ def check(run):
     pauses = sum(len(times) for member, times in run.paused.items() if member != EVERYBODY)
     print(f"{run.guard}; {len(run.killed)} consumers killed, {len(worked)} of them after they had applied something; {pauses} stood still for a while; " + listed(kinds))
     print(f"{sum(len(epochs) for epochs in run.owners.values())} partitions taken over; calls that ended: " + listed(Counter(how for how, _, _ in run.ended.values())))
-    clean = True
-    for rule in RULES:
-        violations = list(rule(run))
-        print(f"{rule.__name__}: {len(violations)}")
-        for violation in violations[:SHOWN_MAX]:
-            print(f"  {violation}")
-        clean = clean and not violations
-    return clean
+    return judged(RULES, run)
 
 
 def main():
     """Command line."""
-    parser = argparse.ArgumentParser(description="verdict over a crash run")
-    parser.add_argument("--history", required=True)
-    parser.add_argument("--database", required=True)
-    arguments = parser.parse_args()
+    arguments = read_arguments()
     run = Run(lines_of(arguments.history), rows_of(arguments.database, EFFECTS), rows_of(arguments.database, TOTALS))
     sys.exit(0 if check(run) else 1)
 

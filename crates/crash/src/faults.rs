@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::now_ms;
 use crate::history::{History, Line};
@@ -11,15 +11,12 @@ use crate::kinds::{CLAIM_LEASE, EngineKind, GuardKind, name};
 use crate::network::Network;
 use crate::places::{CrashError, Places};
 use crate::plan::{CONSUMERS, Disturbance, Kill, Pause, Round, Way};
-use crate::processes::Process;
+use crate::processes::{Process, READY_WAIT, wait_until_ready};
 use crate::servers::{Server, wait_until_listening};
 use crate::watch::Watch;
 
 /// Handlers that each consumer runs at once.
 const CONCURRENCY: u32 = 16;
-/// Until a process has begun, or a consumer is a member of the group.
-const READY_WAIT: Duration = Duration::from_secs(120);
-const READY_POLL: Duration = Duration::from_millis(20);
 /// A producer that is told to end waits for its last sends, which have a deadline of their own.
 const PRODUCER_STOP_WAIT: Duration = Duration::from_secs(90);
 /// A consumer that is told to end lets its handlers finish, and leaves the group.
@@ -244,16 +241,10 @@ impl Cast {
         match &mut self.broker {
             Broker::Server(server) => {
                 let from_ms = now_ms();
-                // A node of RabbitMQ 3.10 that was killed does not always bring each of its quorum queues back.
-                let in_order = server.is_rabbitmq();
-                if in_order {
-                    server.stop()?
-                } else {
-                    server.kill()?
-                }
+                let how = server.fall()?;
                 std::thread::sleep(death);
                 server.up()?;
-                self.fault(if in_order { "engine stopped" } else { "engine killed" }, from_ms, false)
+                self.fault(&format!("engine {how}"), from_ms, false)
             }
             Broker::Service { process, .. } => {
                 let from_ms = now_ms();
@@ -312,7 +303,7 @@ impl Cast {
     }
 
     fn command(&self, subcommand: &str, process: &str) -> Command {
-        let mut command = Command::new(&self.places.effects);
+        let mut command = Command::new(&self.places.program);
         command.arg(subcommand).args(["--name", process]).arg("--history").arg(&self.folder);
         command.args(["--engine", &self.addresses.engine, "--database", &self.addresses.database]);
         command.args(["--guard", &name(self.guard), "--seed", &(self.seed ^ u64::from(self.lives)).to_string()]);
@@ -325,16 +316,8 @@ impl Cast {
 
     /// Waits until a process says that it has begun.
     fn wait_until_ready(&mut self, process: &str) -> Result<(), CrashError> {
-        let marker = self.folder.join(format!("{process}.ready"));
-        let deadline = Instant::now() + READY_WAIT;
-        while !marker.exists() {
-            self.everybody_lives()?;
-            if Instant::now() > deadline {
-                return Err(CrashError::Process(format!("{process} is not ready after {READY_WAIT:?}")));
-            }
-            std::thread::sleep(READY_POLL);
-        }
-        Ok(())
+        let folder = self.folder.clone();
+        wait_until_ready(&folder, process, || self.everybody_lives())
     }
 
     fn write_marker(&self, name: &str) -> Result<(), CrashError> {

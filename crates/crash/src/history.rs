@@ -1,4 +1,4 @@
-//! What the processes of a run write down, one JSON object a line; `check_effects.py` says what each means.
+//! What the processes of a run write down, one JSON object a line; `check_effects.py` and `check_relay.py` say what each means.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +16,7 @@ pub(crate) const EVERYBODY: &str = "everybody";
 /// An object of the history.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-#[allow(missing_docs, reason = "check_effects.py says what each field means, it is the one that reads them")]
+#[allow(missing_docs, reason = "the checkers say what each field means, they are the ones that read them")]
 pub enum Line<'a> {
     Sending { key: &'a str, number: u64, amount: u64, poison: bool },
     Receipt { key: &'a str, number: u64 },
@@ -29,6 +29,8 @@ pub enum Line<'a> {
     Dead { key: &'a str, number: u64 },
     Lag { r#where: &'a str, behind: u64 },
     Guard { name: &'a str, lease_ms: u64 },
+    Attempt { name: &'a str, how: &'static str },
+    Arrival { partition: u32, place: u64, key: Option<String>, stamp: Option<String>, head: String, bytes: usize },
 }
 
 /// A file of the history. Each line is one write of the operating system, so what was added outlives a kill of the process.

@@ -37,8 +37,8 @@ pub struct Places {
     pub root: PathBuf,
     /// What `scripts/setup-tests` fills.
     pub cache: PathBuf,
-    /// The program whose subcommands are consumers, producers and the driver.
-    pub effects: PathBuf,
+    /// The program whose subcommands are the driver and those that it starts.
+    pub program: PathBuf,
 }
 
 impl Places {
@@ -46,11 +46,11 @@ impl Places {
     ///
     /// # Errors
     /// When it is not where it was when this was compiled.
-    pub fn find(effects: PathBuf) -> Result<Self, CrashError> {
+    pub fn find(program: PathBuf) -> Result<Self, CrashError> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let root = root.canonicalize().map_err(CrashError::io("the repository"))?;
         let cache = std::env::var_os("BATON_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
-        Ok(Self { root, cache, effects })
+        Ok(Self { root, cache, program })
     }
 
     /// The `baton` binary: the one that `BATON_BIN` names, or else built by cargo, once in a process.
@@ -62,6 +62,24 @@ impl Places {
         });
         built.clone().map_err(CrashError::Process)
     }
+}
+
+/// What a checker says of the histories in a folder and a database: whether it found nothing wrong, and what it printed.
+pub(crate) fn verdict(
+    checker: &str,
+    places: &Places,
+    folder: &Path,
+    database: &str,
+) -> Result<(bool, String), CrashError> {
+    let output = Command::new("python3")
+        .arg(places.root.join("crates/crash").join(checker))
+        .arg("--history")
+        .arg(folder)
+        .args(["--database", database])
+        .output()
+        .map_err(CrashError::io(checker))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.success(), said))
 }
 
 fn build_baton(root: &Path) -> Result<PathBuf, String> {

@@ -12,6 +12,8 @@ use crate::servers::output_of;
 /// Lines of its output that the message about a failure quotes.
 const LAST_WORDS: usize = 15;
 const POLL: Duration = Duration::from_millis(20);
+/// Until a process has begun, or a consumer is a member of the group.
+pub(crate) const READY_WAIT: Duration = Duration::from_secs(120);
 
 /// A process whose output goes to a file; killed when this value ends.
 pub(crate) struct Process {
@@ -23,7 +25,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it, to end with this process; what it prints goes to `name.log` in the folder.
     pub(crate) fn start(name: &str, command: &Command, places: &Places, folder: &Path) -> Result<Self, CrashError> {
-        let mut held = Command::new(&places.effects);
+        let mut held = Command::new(&places.program);
         held.args(["held", "--driver", &std::process::id().to_string(), "--"]);
         held.arg(command.get_program()).args(command.get_args());
         let output = output_of(name, folder)?;
@@ -96,6 +98,24 @@ impl Process {
         let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
         CrashError::Process(format!("{} {what}:\n{last}", self.name))
     }
+}
+
+/// Waits until the process of this name says that it has begun; `lives` fails when somebody ended whom nobody killed.
+pub(crate) fn wait_until_ready(
+    folder: &Path,
+    name: &str,
+    mut lives: impl FnMut() -> Result<(), CrashError>,
+) -> Result<(), CrashError> {
+    let marker = folder.join(format!("{name}.ready"));
+    let deadline = Instant::now() + READY_WAIT;
+    while !marker.exists() {
+        lives()?;
+        if Instant::now() > deadline {
+            return Err(CrashError::Process(format!("{name} is not ready after {READY_WAIT:?}")));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 impl Drop for Process {

@@ -1,7 +1,6 @@
 //! The driver: starts everything, plays the rounds, waits for the end, and has the verdict given.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -14,9 +13,10 @@ use crate::history::Line;
 use crate::kinds::{DatabaseKind, EngineKind, GuardKind, name};
 use crate::network::Network;
 use crate::order::{DEAD_LETTERS, GROUP, PARTITIONS, TOPIC, UNDERTAKER};
-use crate::places::{CrashError, Places};
+use crate::places::{CrashError, Places, verdict};
 use crate::plan::{Plan, Scope};
-use crate::servers::{Program, Server, free_port};
+use crate::report::CrashReport;
+use crate::servers::{Program, Server, database_address, free_port, start_database};
 
 /// In how many of a hundred rounds the engine is killed, or stopped where that takes longer than everything else.
 const ENGINE_PERCENT: u64 = 6;
@@ -66,20 +66,6 @@ impl Options {
     }
 }
 
-/// What a run found.
-pub struct CrashReport {
-    /// What the checker printed.
-    pub said: String,
-    /// Whether it found nothing wrong.
-    pub clean: bool,
-    /// Rounds that were played.
-    pub rounds: u32,
-    /// Consumers that were killed.
-    pub kills: u32,
-    /// Wall clock from the first message to the verdict.
-    pub took: Duration,
-}
-
 /// Plays the rounds and has the database judged; `folder` gets histories, databases and outputs.
 ///
 /// # Errors
@@ -89,7 +75,7 @@ pub fn run(options: &Options, places: &Places, folder: &Path) -> Result<CrashRep
     let mut network = Network::new()?;
     let (broker, engine_port) = start_engine(options, places, folder, &mut network)?;
     let engine = address(options.engine, engine_port);
-    let database_server = start_database(options, places, folder)?;
+    let database_server = start_database(options.database, places, folder)?;
     let database_port = database_server.as_ref().map(Server::port);
     let way = database_port.filter(|_| options.lasts.is_some()).map(|to| network.lead_to_database(to)).transpose()?;
     let redis = (options.guard == GuardKind::Claim).then(|| Server::start(Program::Redis, places, folder, None, &[]));
@@ -104,7 +90,10 @@ pub fn run(options: &Options, places: &Places, folder: &Path) -> Result<CrashRep
     let began = Instant::now();
     let rounds = play(options, &mut cast)?;
     cast.stop_producers()?;
-    let drained = drain(&mut cast);
+    let drained = drain(|| {
+        cast.everybody_lives()?;
+        lag(&cast.broker)
+    });
     cast.leave()?;
     for (place, behind) in lag(&cast.broker)? {
         cast.history().add(&Line::Lag { r#where: &place, behind })?;
@@ -119,20 +108,12 @@ pub fn run(options: &Options, places: &Places, folder: &Path) -> Result<CrashRep
     Ok(CrashReport { said, clean: clean && drained_in_time, rounds, kills: cast.kills, took })
 }
 
-/// The checker's verdict over the histories in a folder and a database: whether it found nothing wrong, and what it printed.
+/// The verdict of `check_effects.py` over the histories in a folder and a database: whether it found nothing wrong, and what it printed.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn check(places: &Places, folder: &Path, database: &str) -> Result<(bool, String), CrashError> {
-    let verdict = Command::new("python3")
-        .arg(places.root.join("crates/crash/check_effects.py"))
-        .arg("--history")
-        .arg(folder)
-        .args(["--database", database])
-        .output()
-        .map_err(CrashError::io("check_effects.py"))?;
-    let said = String::from_utf8_lossy(&verdict.stdout).into_owned() + &String::from_utf8_lossy(&verdict.stderr);
-    Ok((verdict.status.success(), said))
+    verdict("check_effects.py", places, folder, database)
 }
 
 fn play(options: &Options, cast: &mut Cast) -> Result<u32, CrashError> {
@@ -159,16 +140,12 @@ fn start_engine(
     folder: &Path,
     network: &mut Network,
 ) -> Result<(Broker, u16), CrashError> {
-    let (program, settings) = match options.engine {
+    let Some(program) = Program::of_engine(options.engine) else {
         // Clients of a broker in the same process reach it without a network.
-        EngineKind::Service => {
-            let port = free_port()?;
-            return Ok((Broker::Service { port, process: None }, port));
-        }
-        EngineKind::Embedded => (Program::Baton, KAFKA_SETTINGS),
-        EngineKind::Kafka => (Program::Kafka, KAFKA_SETTINGS),
-        EngineKind::Rabbitmq => (Program::Rabbitmq, [].as_slice()),
+        let port = free_port()?;
+        return Ok((Broker::Service { port, process: None }, port));
     };
+    let settings = if program == Program::Rabbitmq { &[] } else { KAFKA_SETTINGS };
     let way = options.lasts.map(|_| free_port()).transpose()?;
     let server = Server::start(program, places, folder, way, settings)?;
     let port = server.port();
@@ -178,31 +155,11 @@ fn start_engine(
     Ok((Broker::Server(server), way.unwrap_or(port)))
 }
 
-fn start_database(options: &Options, places: &Places, folder: &Path) -> Result<Option<Server>, CrashError> {
-    let program = match options.database {
-        DatabaseKind::Sqlite => return Ok(None),
-        DatabaseKind::Postgres => Program::Postgres,
-        DatabaseKind::Mariadb => Program::Mariadb,
-    };
-    Server::start(program, places, folder, None, &[]).map(Some)
-}
-
-/// As both the processes and the checker read it.
-fn database_address(kind: DatabaseKind, folder: &Path, port: Option<u16>) -> String {
-    let port = port.unwrap_or_default();
-    match kind {
-        DatabaseKind::Sqlite => format!("sqlite:{}", folder.join("effects.db").display()),
-        DatabaseKind::Postgres => format!("postgres:postgresql://postgres@127.0.0.1:{port}/postgres"),
-        DatabaseKind::Mariadb => format!("mariadb:{port}"),
-    }
-}
-
-/// Waits until nothing is behind any more.
-fn drain(cast: &mut Cast) -> Result<(), CrashError> {
+/// Waits until nothing is behind any more; `behind` says how much is, and where.
+pub(crate) fn drain(mut behind: impl FnMut() -> Result<Vec<(String, u64)>, CrashError>) -> Result<(), CrashError> {
     let (mut deadline, mut least) = (Instant::now() + DRAIN_WAIT, u64::MAX);
     loop {
-        cast.everybody_lives()?;
-        let behind: Vec<_> = lag(&cast.broker)?.into_iter().filter(|(_, behind)| *behind > 0).collect();
+        let behind: Vec<_> = behind()?.into_iter().filter(|(_, behind)| *behind > 0).collect();
         if behind.is_empty() {
             return Ok(());
         }

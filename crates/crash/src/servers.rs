@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::kinds::{DatabaseKind, EngineKind};
 use crate::places::{CrashError, Places};
 use crate::processes::Process;
 
@@ -37,6 +38,16 @@ pub(crate) enum Program {
 }
 
 impl Program {
+    /// The one that carries messages; none if that is in a service's own process.
+    pub(crate) fn of_engine(kind: EngineKind) -> Option<Self> {
+        match kind {
+            EngineKind::Embedded => Some(Self::Baton),
+            EngineKind::Kafka => Some(Self::Kafka),
+            EngineKind::Rabbitmq => Some(Self::Rabbitmq),
+            EngineKind::Service => None,
+        }
+    }
+
     /// What the names of its scripts begin with, and those of their settings. Baton has none.
     fn script(self) -> (&'static str, &'static str) {
         match self {
@@ -109,6 +120,15 @@ impl Server {
             (Program::Baton, None) => Ok(()),
             _ => self.script("down", &[("KILL", "1".to_owned())], &[]).map(drop),
         }
+    }
+
+    /// kill -9, or what comes next to it: a node of RabbitMQ 3.10 that was killed does not always bring each of its quorum queues back, so
+    /// that one is stopped in order. Says in words which.
+    pub(crate) fn fall(&mut self) -> Result<&'static str, CrashError> {
+        if self.is_rabbitmq() {
+            return self.stop().map(|()| "stopped");
+        }
+        self.kill().map(|()| "killed")
     }
 
     /// Starts it again on its data.
@@ -229,6 +249,26 @@ pub(crate) fn free_port() -> Result<u16, CrashError> {
         }
     }
     Err(CrashError::Process(format!("no free port in {PORTS:?}")))
+}
+
+/// The server of a database, with a folder of its own below `folder`; none for one that is a file.
+pub(crate) fn start_database(kind: DatabaseKind, places: &Places, folder: &Path) -> Result<Option<Server>, CrashError> {
+    let program = match kind {
+        DatabaseKind::Sqlite => return Ok(None),
+        DatabaseKind::Postgres => Program::Postgres,
+        DatabaseKind::Mariadb => Program::Mariadb,
+    };
+    Server::start(program, places, folder, None, &[]).map(Some)
+}
+
+/// As both the processes and the checkers read it.
+pub(crate) fn database_address(kind: DatabaseKind, folder: &Path, port: Option<u16>) -> String {
+    let port = port.unwrap_or_default();
+    match kind {
+        DatabaseKind::Sqlite => format!("sqlite:{}", folder.join("effects.db").display()),
+        DatabaseKind::Postgres => format!("postgres:postgresql://postgres@127.0.0.1:{port}/postgres"),
+        DatabaseKind::Mariadb => format!("mariadb:{port}"),
+    }
 }
 
 /// For runs that end with a question to a server.

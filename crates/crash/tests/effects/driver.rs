@@ -34,7 +34,7 @@ fn wait_until(what: &str, wait: Duration, mut holds: impl FnMut() -> bool) {
 #[test]
 fn nobody_outlives_a_driver_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut driver = Command::new(&places().effects)
+    let mut driver = Command::new(&places().program)
         .args([
             "run",
             "--engine",

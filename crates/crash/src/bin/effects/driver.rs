@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton_crash::{CrashError, DatabaseKind, EngineKind, GuardKind, Options, Places, run as crash};
+use baton_crash::{CrashError, DatabaseKind, EngineKind, GuardKind, Options, Places, run as crash, told};
 use clap::Args;
 
 #[derive(Args)]
@@ -32,8 +32,7 @@ pub(crate) struct RunArguments {
 }
 
 pub(crate) fn run(arguments: &RunArguments) -> Result<bool, CrashError> {
-    let effects = std::env::current_exe().map_err(CrashError::io("this program"))?;
-    let places = Places::find(effects)?;
+    let places = Places::find(std::env::current_exe().map_err(CrashError::io("this program"))?)?;
     let options = Options {
         engine: arguments.engine,
         guard: arguments.guard,
@@ -43,18 +42,5 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<bool, CrashError> {
         seed: arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0),
         kill_engine: !arguments.spare_engine,
     };
-    println!("{}", options.replay());
-    let temporary = tempfile::tempdir().map_err(CrashError::io("a directory for the histories"))?;
-    let folder = arguments.folder.as_deref().unwrap_or(temporary.path());
-    let outcome = crash(&options, &places, folder);
-    let clean = outcome.as_ref().is_ok_and(|report| report.clean);
-    if !clean && arguments.folder.is_none() {
-        println!("histories kept in {}", temporary.keep().display());
-    }
-    let report = outcome?;
-    print!("{}", report.said);
-    let (rounds, kills, took) = (report.rounds, report.kills, report.took.as_secs_f64());
-    let verdict = if clean { "nothing wrong" } else { "NOT CLEAN; replay with the command above" };
-    println!("{kills} consumers killed in {rounds} rounds, {took:.0} s: {verdict}");
-    Ok(clean)
+    told(&options.replay(), arguments.folder.as_deref(), |folder| crash(&options, &places, folder))
 }

@@ -1,9 +1,7 @@
 //! The crash test of the library: the driver, and the services that it kills.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
 
 mod consumer;
 mod driver;
-mod held;
 mod noted;
 mod prepare;
 mod producer;
@@ -14,9 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use baton::Baton;
-use baton_crash::{CrashError, GuardKind};
+use baton_crash::{
+    CrashError, GuardKind, HeldArguments, become_program, exit_code, failed, ready, run_child, told_to_end,
+};
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(about = "kill -9 of services that use the library; an independent checker judges what their database holds")]
@@ -30,7 +29,7 @@ enum Command {
     /// Starts everything, kills, and has the database judged.
     Run(driver::RunArguments),
     /// Becomes a program that ends with the driver.
-    Held(held::HeldArguments),
+    Held(HeldArguments),
     /// Creates topics and tables.
     Prepare(Common),
     /// Sends orders until it is told to end.
@@ -85,46 +84,18 @@ impl Common {
         }
     }
 
-    /// Tells the driver that it has begun.
     fn ready(&self) -> Result<(), CrashError> {
-        let marker = self.history.join(format!("{}.ready", self.name));
-        std::fs::write(&marker, "").map_err(CrashError::io(marker.display().to_string()))
+        ready(&self.history, &self.name)
     }
-}
-
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> CrashError {
-    move |error| CrashError::Process(format!("{what}: {error}"))
-}
-
-/// Resolves when the driver asks this process to end. From this call on a signal does not end it by itself.
-fn told_to_end() -> Result<impl Future<Output = ()>, CrashError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(CrashError::io("catching signals"))?;
-    Ok(async move {
-        terminate.recv().await;
-    })
 }
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
-    if !matches!(command, Command::Run(_) | Command::Held(_)) {
-        let filter = tracing_subscriber::EnvFilter::try_from_env("BATON_LOG").unwrap_or_else(|_| "info".into());
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    }
-    let done = match command {
+    let done = match Arguments::parse().command {
         Command::Run(arguments) => driver::run(&arguments),
-        Command::Held(arguments) => held::become_program(&arguments),
-        other => tokio::runtime::Runtime::new()
-            .map_err(CrashError::io("threads"))
-            .and_then(|runtime| runtime.block_on(child(other)).map(|()| true)),
+        Command::Held(arguments) => become_program(&arguments),
+        other => run_child(child(other)),
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("effects: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("effects", done)
 }
 
 async fn child(command: Command) -> Result<(), CrashError> {

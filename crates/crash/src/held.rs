@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use baton_crash::CrashError;
 use clap::Args;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+use crate::places::CrashError;
+
+/// Which driver, and what to become.
 #[derive(Args)]
-pub(crate) struct HeldArguments {
+pub struct HeldArguments {
     /// The process id of the driver.
     #[arg(long)]
     driver: i32,
@@ -19,7 +21,10 @@ pub(crate) struct HeldArguments {
 }
 
 /// Becomes the program; returns only if that is not possible. What is asked of the operating system here outlives the change.
-pub(crate) fn become_program(arguments: &HeldArguments) -> Result<bool, CrashError> {
+///
+/// # Errors
+/// When it cannot, or the driver has ended.
+pub fn become_program(arguments: &HeldArguments) -> Result<bool, CrashError> {
     let asked = set_parent_process_death_signal(Some(Signal::KILL));
     asked.map_err(|error| CrashError::io("asking to end with the driver")(error.into()))?;
     // It may have ended before it was asked for.
