@@ -109,11 +109,16 @@ macro_rules! bounded {
 pub(super) const PAGE: &str = bounded!("position > $4");
 /// Late ones: up to $4, by a transaction that was open in the snapshot before: one of $5, or one from $6 on. Of those, behind $7, what the
 /// snapshot $8 shows. Rows that were restored from another server may name transactions that are yet to come here: no late ones.
+///
+/// The positions are an array, and not a subquery that is joined: of a table that was empty a minute ago the planner expects a few rows, joins
+/// by a nested loop, and reads what is behind the cursor once for each row up to it (99 s for 60,000 rows, 17 ms like this). For the same
+/// reason `+ 0`: these bounds are no reason to read the table by its positions.
 pub(super) const LATE: &str = bounded!(
     "position > $7 AND position <= $4 AND ($8::text IS NULL OR pg_visible_in_snapshot(writer, $8::text::pg_snapshot)) \
-     AND position IN (SELECT position FROM baton_outbox WHERE writer = ANY($5::text[]::xid8[]) \
+     AND position = ANY(ARRAY(SELECT position FROM baton_outbox \
+     WHERE writer = ANY($5::text[]::xid8[]) AND position + 0 > $7 AND position + 0 <= $4 \
      UNION ALL SELECT position FROM baton_outbox \
-     WHERE writer >= $6::text::xid8 AND writer < pg_snapshot_xmax(pg_current_snapshot()))"
+     WHERE writer >= $6::text::xid8 AND writer < pg_snapshot_xmax(pg_current_snapshot()) AND position + 0 > $7 AND position + 0 <= $4))"
 );
 pub(super) const ROWS: &str = concat!("SELECT ", row!(), " FROM baton_outbox WHERE position = ANY($1)");
 

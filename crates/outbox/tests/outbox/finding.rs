@@ -67,6 +67,28 @@ async fn what_commits_is_found_once_and_what_is_rolled_back_never(database: Data
     }
 }
 
+/// As long as nobody has told the planner how large the table is, which is a minute or more under load.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_does_not_read_what_is_new_once_for_each_row_that_was_seen() {
+    let database = Database::new(Kind::Postgres).await;
+    let mut writer = database.writer().await;
+    let insert = |rows: u64| {
+        format!("INSERT INTO baton_outbox (topic, payload) SELECT 'orders', '7' FROM generate_series(1, {rows})")
+    };
+    // Of connections made from now on. It takes milliseconds, or minutes.
+    let limit =
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''20s''', current_database()); END $$";
+    writer.run(limit).await.unwrap();
+    writer.run("ALTER TABLE baton_outbox SET (autovacuum_enabled = false)").await.unwrap();
+    let store = database.store();
+    let (mut search, look) = (store.search(), look(10_000));
+    assert!(all(&mut *search, &look).await.is_empty(), "what it asks is prepared while the table is empty");
+    writer.run(&insert(10_000)).await.unwrap();
+    assert_eq!(all(&mut *search, &look).await.len(), 10_000);
+    writer.run(&insert(30_000)).await.unwrap();
+    assert_eq!(all(&mut *search, &look).await.len(), 30_000);
+}
+
 async fn a_late_commit_is_found_before_what_comes_after_it(database: Database) {
     if !database.overlaps() {
         return;
