@@ -1,12 +1,21 @@
-//! What a producer says about its sequences, so that an auditor can tell a loss from what was never sent. Written down in
-//! `docs/EVIDENCE.md`.
+//! What producers and consumers say about sequences, so that an auditor can tell a loss from what was never sent, and names the stage
+//! that lost it. Written down in `docs/EVIDENCE.md`.
 
-use std::borrow::Cow;
-use std::ops::RangeInclusive;
+pub(crate) mod agenda;
+mod document;
+mod group;
+mod ledger;
+mod pieces;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
 use thiserror::Error;
+
+pub use group::{
+    ConsumedSequence, Consumption, Counts, GroupEvidence, REPORTED_GROUP_BYTES_MAX, Seen, SequenceName, Unstamped,
+};
+pub use ledger::{Account, Ledger};
+use pieces::{FIXED_BYTES, Said, json_length};
 
 use crate::stamp::{BadInstance, Instance, SEQUENCE_MAX};
 use crate::{Ranges, TopicPartition};
@@ -19,11 +28,6 @@ pub const EVIDENCE_VERSION: u32 = 1;
 pub const REPORT_BYTES_MAX: usize = 256 * 1024;
 /// Longest name of a topic, in bytes: RabbitMQ's limit for queues; Kafka's and RocketMQ's are lower.
 pub const TOPIC_BYTES_MAX: usize = 255;
-
-/// `[9007199254740991,9007199254740991],`
-const INTERVAL_BYTES: usize = 36;
-/// A sequence without its topic's name and its intervals, and a report without its sequences; both take less.
-const FIXED_BYTES: usize = 256;
 
 /// What is known of one sequence. Joining what several reports say is a union, so it does not matter in which order they come or how
 /// often.
@@ -52,15 +56,17 @@ pub struct ReportedSequence {
     pub evidence: SequenceEvidence,
 }
 
-/// What a producer instance reports at one time.
+/// What a producer instance or a consumer reports at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Who reports.
+    /// Who reports: a producer instance, or one run of a consumer, which is called in the same way.
     pub instance: Instance,
-    /// When, in milliseconds since 1970, by the producer's clock; for people.
+    /// When, in milliseconds since 1970, by the clock of who reports; for people.
     pub at_ms: u64,
-    /// About what.
+    /// About what it produced.
     pub sequences: Vec<ReportedSequence>,
+    /// About what it consumed, if it is a consumer.
+    pub consumption: Option<Consumption>,
 }
 
 /// Not a report.
@@ -88,6 +94,17 @@ pub enum BadReport {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// It says what cannot be of something that was consumed.
+    #[error("entry {index} of what was consumed: {what}")]
+    Consumed {
+        /// Which of the entries of its list, from 0.
+        index: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// It says what was consumed, and not by whom.
+    #[error("the name of the group that consumed has 1 to {REPORTED_GROUP_BYTES_MAX} bytes")]
+    Group,
 }
 
 impl SequenceEvidence {
@@ -132,153 +149,73 @@ impl SequenceEvidence {
         }
         Ok(())
     }
+}
 
-    /// The first `intervals` of it, and the rest if there is any.
+impl Said for SequenceEvidence {
+    fn intervals(&self) -> usize {
+        Self::intervals(self)
+    }
+
     fn cut(self, intervals: usize) -> (Self, Option<Self>) {
         if self.intervals() <= intervals {
             return (self, None);
         }
-        let (mut head, mut rest) = (Self { highest: self.highest, ..Self::default() }, Self::default());
-        let mut room = intervals;
-        let targets = [
-            (&mut head.acknowledged, &mut rest.acknowledged),
-            (&mut head.not_stored, &mut rest.not_stored),
-            (&mut head.unknown, &mut rest.unknown),
-        ];
-        for (set, (near, far)) in self.sets().into_iter().zip(targets) {
-            near.extend(set.iter().take(room));
-            far.extend(set.iter().skip(room));
-            room = room.saturating_sub(set.intervals());
-        }
-        (rest.highest, rest.closed) = (self.highest, self.closed);
-        (head, Some(rest))
+        let whole = |[acknowledged, not_stored, unknown]: [Ranges; 3], closed| {
+            let highest = self.highest;
+            Self { highest, acknowledged, not_stored, unknown, closed }
+        };
+        let (near, far) = pieces::cut(self.sets(), intervals);
+        (whole(near, false), Some(whole(far, self.closed)))
     }
 }
 
 impl Report {
     /// As many reports as it takes, each short enough to be encoded. A sequence that is cut says that it is closed in its last piece.
     pub fn split(instance: &Instance, at_ms: u64, sequences: impl IntoIterator<Item = ReportedSequence>) -> Vec<Self> {
-        let mut reports = Vec::new();
-        let mut current = Vec::new();
-        let mut room = REPORT_BYTES_MAX - FIXED_BYTES;
-        let mut finish = |sequences| reports.push(Self { instance: instance.clone(), at_ms, sequences });
-        for ReportedSequence { epoch, partition, evidence } in sequences {
-            let fixed = FIXED_BYTES + json_length(&partition.topic);
-            let mut rest = Some(evidence);
-            while let Some(evidence) = rest.take() {
-                if room < fixed + INTERVAL_BYTES {
-                    finish(std::mem::take(&mut current));
-                    room = REPORT_BYTES_MAX - FIXED_BYTES;
-                }
-                let (piece, more) = evidence.cut((room.saturating_sub(fixed) / INTERVAL_BYTES).max(1));
-                room = room.saturating_sub(fixed + piece.intervals() * INTERVAL_BYTES);
-                current.push(ReportedSequence { epoch, partition: partition.clone(), evidence: piece });
-                rest = more;
-            }
-        }
-        if !current.is_empty() {
-            finish(current);
-        }
-        reports
-    }
-
-    /// The report as JSON.
-    pub fn encode(&self) -> Bytes {
-        let sequences = self.sequences.iter().map(SequenceDocument::of).collect();
-        let document = Document {
-            version: EVIDENCE_VERSION,
-            instance: self.instance.as_str().into(),
-            at_ms: self.at_ms,
-            sequences,
+        let named = sequences.into_iter().map(|ReportedSequence { epoch, partition, evidence }| {
+            let bytes = json_length(&partition.topic);
+            ((epoch, partition), bytes, evidence)
+        });
+        let whole = |((epoch, partition), evidence)| ReportedSequence { epoch, partition, evidence };
+        let report = |list: Vec<_>| Self {
+            instance: instance.clone(),
+            at_ms,
+            sequences: list.into_iter().map(whole).collect(),
+            consumption: None,
         };
-        // Numbers, strings and arrays: there is nothing in it that JSON could not say.
-        serde_json::to_vec(&document).map(Bytes::from).unwrap_or_default()
+        pieces::lists(0, named).into_iter().map(report).collect()
     }
 
-    /// Reads a report. Fields that are not known are passed over: within a version they may be added.
-    pub fn decode(json: &[u8]) -> Result<Self, BadReport> {
-        if json.len() > REPORT_BYTES_MAX {
-            return Err(BadReport::TooLong(json.len()));
-        }
-        let Version { version } = serde_json::from_slice(json)?;
-        if version > EVIDENCE_VERSION {
-            return Err(BadReport::Newer(version));
-        }
-        let document: Document<'_> = serde_json::from_slice(json)?;
-        let instance = Instance::new(&*document.instance)?;
-        let sequences = document
-            .sequences
+    /// The same of what was consumed; at least one report.
+    pub fn split_consumption(instance: &Instance, at_ms: u64, consumption: Consumption) -> Vec<Self> {
+        let Consumption { group, sequences, unstamped, untold } = consumption;
+        let named = sequences.into_iter().map(|ConsumedSequence { name, evidence }| {
+            let bytes = json_length(&name.partition.topic) + json_length(&name.instance);
+            (name, bytes, evidence)
+        });
+        let besides = json_length(&group);
+        let whole = |(name, evidence)| ConsumedSequence { name, evidence };
+        let mut parts: Vec<(Vec<ConsumedSequence>, Vec<Unstamped>)> = pieces::lists(besides, named)
             .into_iter()
-            .enumerate()
-            .map(|(index, sequence)| sequence.check().map_err(|what| BadReport::Sequence { index, what }));
-        Ok(Self { instance, at_ms: document.at_ms, sequences: sequences.collect::<Result<_, _>>()? })
-    }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Document<'a> {
-    version: u32,
-    instance: Cow<'a, str>,
-    at_ms: u64,
-    sequences: Vec<SequenceDocument<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SequenceDocument<'a> {
-    topic: Cow<'a, str>,
-    partition: u32,
-    epoch: u32,
-    highest: u64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    acknowledged: Vec<(u64, u64)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    not_stored: Vec<(u64, u64)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    unknown: Vec<(u64, u64)>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    closed: bool,
-}
-
-impl<'a> SequenceDocument<'a> {
-    fn of(sequence: &'a ReportedSequence) -> Self {
-        let ReportedSequence { epoch, partition, evidence } = sequence;
-        let [acknowledged, not_stored, unknown] =
-            evidence.sets().map(|set| set.iter().map(RangeInclusive::into_inner).collect());
-        let (topic, partition) = (Cow::Borrowed(&*partition.topic), partition.partition);
-        Self {
-            topic,
-            partition,
-            epoch: *epoch,
-            highest: evidence.highest,
-            acknowledged,
-            not_stored,
-            unknown,
-            closed: evidence.closed,
+            .map(|list| (list.into_iter().map(whole).collect(), Vec::new()))
+            .collect();
+        let mut room = 0;
+        for counted in unstamped {
+            let bytes = FIXED_BYTES + json_length(&counted.partition.topic);
+            if room < bytes {
+                parts.push((Vec::new(), Vec::new()));
+                room = REPORT_BYTES_MAX - FIXED_BYTES - besides;
+            }
+            room -= bytes;
+            parts.last_mut().into_iter().for_each(|(_, list)| list.push(counted.clone()));
         }
-    }
-
-    fn check(self) -> Result<ReportedSequence, &'static str> {
-        let Self { topic, partition, epoch, highest, acknowledged, not_stored, unknown, closed } = self;
-        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
-            return Err("the name of a topic has 1 to 255 bytes");
+        if parts.is_empty() {
+            parts.push((Vec::new(), Vec::new()));
         }
-        if [&acknowledged, &not_stored, &unknown].into_iter().flatten().any(|(first, last)| first > last) {
-            return Err("a range ends before it begins");
-        }
-        let [acknowledged, not_stored, unknown] = [acknowledged, not_stored, unknown]
-            .map(|ranges| ranges.into_iter().map(|(first, last)| first..=last).collect());
-        let evidence = SequenceEvidence { highest, acknowledged, not_stored, unknown, closed };
-        evidence.check()?;
-        Ok(ReportedSequence { epoch, partition: TopicPartition::new(&*topic, partition), evidence })
+        let report = |(sequences, unstamped)| {
+            let consumption = Some(Consumption { group: Arc::clone(&group), sequences, unstamped, untold });
+            Self { instance: instance.clone(), at_ms, sequences: Vec::new(), consumption }
+        };
+        parts.into_iter().map(report).collect()
     }
-}
-
-/// Longest that JSON makes of a text: what needs an escape takes up to 6 bytes.
-fn json_length(text: &str) -> usize {
-    text.bytes().map(|byte| if byte < b' ' || byte == b'"' || byte == b'\\' { 6 } else { 1 }).sum()
 }

@@ -18,9 +18,11 @@ mod spool;
 pub mod stamp;
 pub mod trace;
 
+pub use evidence::agenda::{REPORT_INTERVAL_MS, REPORT_MESSAGES, UNREPORTED_INTERVALS_MAX};
 pub use evidence::{
-    BadReport, EVIDENCE_TOPIC, EVIDENCE_VERSION, REPORT_BYTES_MAX, Report, ReportedSequence, SequenceEvidence,
-    TOPIC_BYTES_MAX,
+    Account, BadReport, ConsumedSequence, Consumption, Counts, EVIDENCE_TOPIC, EVIDENCE_VERSION, GroupEvidence, Ledger,
+    REPORT_BYTES_MAX, REPORTED_GROUP_BYTES_MAX, Report, ReportedSequence, Seen, SequenceEvidence, SequenceName,
+    TOPIC_BYTES_MAX, Unstamped,
 };
 pub use headers::{Header, Headers};
 pub use message::{Delivery, Message, TopicPartition};
@@ -31,10 +33,7 @@ pub use send::{
     BUFFER_BYTES_DEFAULT, DELIVERY_TIMEOUT_MS_DEFAULT, End, Ended, Failure, HandOver, IN_FLIGHT_GRACE_MS,
     IN_FLIGHT_MAX_DEFAULT, MESSAGE_BYTES, Refusal, Refused, SendId, SendOptions, Sends, TakenOut, Why,
 };
-pub use sequences::{
-    EpochTooLow, Fate, NoSequence, REPORT_INTERVAL_MS, REPORT_MESSAGES, SEQUENCES_MAX, Sequences, Ticket,
-    UNREPORTED_INTERVALS_MAX,
-};
+pub use sequences::{EpochTooLow, Fate, NoSequence, SEQUENCES_MAX, Sequences, Ticket};
 pub use spool::{
     Movable, OthersEvidence, SPOOL_AWAY_AFTER_MS_DEFAULT, SPOOL_BYTES_MAX_DEFAULT, SPOOL_LOADED_BYTES_MAX,
     SPOOL_WINDOW_BYTES_MAX, SPOOL_WINDOW_MAX, SpoolFull, SpoolLag, SpoolOptions, SpoolRead, Spooling,

@@ -31,6 +31,10 @@ impl MessageId {
     /// Checks an id.
     pub fn new(id: impl Into<Arc<str>>) -> Result<Self, BadMessageId> {
         let id = id.into();
+        Self::check(&id).map(|()| Self(id))
+    }
+
+    pub(crate) fn check(id: &str) -> Result<(), BadMessageId> {
         if id.is_empty() {
             return Err(BadMessageId::Empty);
         }
@@ -39,7 +43,7 @@ impl MessageId {
         }
         match id.char_indices().find(|(_, character)| !character.is_ascii_graphic() || *character == ';') {
             Some((at, character)) => Err(BadMessageId::Character(character, at)),
-            None => Ok(Self(id)),
+            None => Ok(()),
         }
     }
 

@@ -4,18 +4,13 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+use crate::evidence::agenda::{Agenda, UNREPORTED_INTERVALS_MAX};
 use crate::evidence::{Report, ReportedSequence, SequenceEvidence, TOPIC_BYTES_MAX};
 use crate::stamp::{Instance, SEQUENCE_MAX};
 use crate::{Ranges, TopicPartition};
 
 /// How many sequences a producer may have at a time: a few hundred bytes each.
 pub const SEQUENCES_MAX: usize = 10_000;
-/// How many intervals may wait to be reported, over all sequences: 48 bytes or more each. Messages that end in order take one.
-pub const UNREPORTED_INTERVALS_MAX: usize = 1_000_000;
-/// A report is due this long after the first change that is not reported, in milliseconds.
-pub const REPORT_INTERVAL_MS: u64 = 1_000;
-/// A report is due after so many messages ended.
-pub const REPORT_MESSAGES: u64 = 10_000;
 
 /// What is known of a message that was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,9 +86,7 @@ pub struct Sequences {
     free: Vec<usize>,
     /// Slots with something to report.
     changed: Vec<usize>,
-    intervals: usize,
-    ended: u64,
-    due_ms: Option<u64>,
+    agenda: Agenda,
     closed: bool,
 }
 
@@ -121,9 +114,7 @@ impl Sequences {
             slots: Vec::new(),
             free: Vec::new(),
             changed: Vec::new(),
-            intervals: 0,
-            ended: 0,
-            due_ms: None,
+            agenda: Agenda::default(),
             closed: false,
         }
     }
@@ -170,7 +161,7 @@ impl Sequences {
         if self.closed {
             return Err(NoSequence::Closed);
         }
-        if self.intervals >= self.intervals_max {
+        if self.agenda.intervals() >= self.intervals_max {
             return Err(NoSequence::Unreported);
         }
         let still = place.filter(|slot| {
@@ -221,13 +212,9 @@ impl Sequences {
         let Some(sequence) = self.slots.get_mut(ticket.slot).and_then(Option::as_mut).filter(ours) else {
             return false;
         };
-        let set = set(&mut sequence.unreported);
-        let before = set.intervals();
-        set.insert(ticket.sequence);
-        // One more, one fewer where two meet, or as many as before.
-        self.intervals = self.intervals + set.intervals() - before;
+        self.agenda.insert(set(&mut sequence.unreported), ticket.sequence..=ticket.sequence);
         sequence.in_flight -= 1;
-        self.ended += 1;
+        self.agenda.ended();
         self.touch(ticket.slot, now_ms);
         true
     }
@@ -265,13 +252,13 @@ impl Sequences {
             if !std::mem::replace(&mut sequence.changed, true) {
                 self.changed.push(slot);
             }
-            self.due_ms.get_or_insert(now_ms.saturating_add(REPORT_INTERVAL_MS));
+            self.agenda.changed(now_ms);
         }
     }
 
     /// When a report is due, if anything has changed; 0: now.
     pub fn report_due_ms(&self) -> Option<u64> {
-        if self.ended >= REPORT_MESSAGES { Some(0) } else { self.due_ms }
+        self.agenda.due_ms()
     }
 
     /// What has changed since this was called last. Each report is to be sent and then handed to [`Sequences::reported`], or to
@@ -290,7 +277,7 @@ impl Sequences {
     }
 
     fn report(&mut self, slots: Vec<usize>, closed: bool, now_ms: u64) -> Vec<Report> {
-        (self.ended, self.due_ms) = (0, None);
+        self.agenda.begin();
         let mut sequences = Vec::with_capacity(slots.len());
         for slot in slots {
             let Some(sequence) = self.slots[slot].as_mut() else { continue };
@@ -299,7 +286,7 @@ impl Sequences {
             let rest = SequenceEvidence { highest, ..SequenceEvidence::default() };
             let mut evidence = std::mem::replace(&mut sequence.unreported, rest);
             evidence.closed |= closed;
-            self.intervals -= evidence.intervals();
+            self.agenda.took(evidence.intervals());
             sequences.push(ReportedSequence { epoch: sequence.epoch, partition: sequence.partition.clone(), evidence });
         }
         let reports = Report::split(&self.instance, now_ms, sequences);
@@ -332,7 +319,7 @@ impl Sequences {
             if let Some(sequence) = self.slots[slot].as_mut() {
                 let before = sequence.unreported.intervals();
                 sequence.unreported.merge(&reported.evidence);
-                self.intervals = self.intervals + sequence.unreported.intervals() - before;
+                self.agenda.merged(sequence.unreported.intervals(), before);
             }
             self.touch(slot, now_ms);
         }

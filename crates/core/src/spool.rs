@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use crate::TopicPartition;
+use crate::evidence::agenda::{REPORT_INTERVAL_MS, REPORT_MESSAGES, UNREPORTED_INTERVALS_MAX};
 use crate::evidence::{Report, ReportedSequence, SequenceEvidence};
-use crate::sequences::{REPORT_INTERVAL_MS, REPORT_MESSAGES, UNREPORTED_INTERVALS_MAX};
 use crate::stamp::{Instance, Stamp};
 
 /// Bytes that a spool holds: some minutes of a busy service.

@@ -39,6 +39,19 @@ pub struct Stamp {
     pub sequence: u64,
 }
 
+/// A stamp as it stands in its header: nothing of it is copied. For who only looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StampRef<'a> {
+    /// See [`Stamp::id`].
+    pub id: &'a str,
+    /// See [`Stamp::instance`].
+    pub instance: &'a str,
+    /// See [`Stamp::epoch`].
+    pub epoch: u32,
+    /// See [`Stamp::sequence`].
+    pub sequence: u64,
+}
+
 /// The name of a producer instance: visible ASCII without `;`, 1 to [`INSTANCE_BYTES_MAX`] bytes. No two that run at the same time
 /// may have the same one, and it should stay the same when the instance starts again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,6 +119,18 @@ impl Stamp {
 
     /// Reads the header's value.
     pub fn decode(header: &[u8]) -> Result<Self, BadStamp> {
+        StampRef::decode(header).map(|stamp| stamp.to_stamp())
+    }
+
+    /// The stamp among headers, if there is one. Of several the last one counts, as on Kafka.
+    pub fn of(headers: &Headers) -> Result<Option<Self>, BadStamp> {
+        headers.last(STAMP_HEADER).map(|header| Self::decode(header)).transpose()
+    }
+}
+
+impl<'a> StampRef<'a> {
+    /// Reads the header's value.
+    pub fn decode(header: &'a [u8]) -> Result<Self, BadStamp> {
         // The version comes first: nothing is known of how long a newer one may be.
         let (version, rest) = split(header).ok_or(BadStamp::Version)?;
         match number(version).map(u32::try_from) {
@@ -122,18 +147,19 @@ impl Stamp {
         if sequence.contains(&b';') {
             return Err(BadStamp::Fields);
         }
-        // Whatever is not UTF-8 becomes a character that is refused.
-        let id = MessageId::new(String::from_utf8_lossy(id)).map_err(BadStamp::Id)?;
-        let instance = Instance::new(String::from_utf8_lossy(instance)).map_err(BadStamp::Instance)?;
+        let id = text(id, MessageId::check).map_err(BadStamp::Id)?;
+        let instance = text(instance, Instance::check).map_err(BadStamp::Instance)?;
         let epoch = number(epoch).and_then(|epoch| u32::try_from(epoch).ok()).ok_or(BadStamp::Epoch)?;
         let sequence =
             number(sequence).filter(|sequence| (1..=SEQUENCE_MAX).contains(sequence)).ok_or(BadStamp::Sequence)?;
         Ok(Self { id, instance, epoch, sequence })
     }
 
-    /// The stamp among headers, if there is one. Of several the last one counts, as on Kafka.
-    pub fn of(headers: &Headers) -> Result<Option<Self>, BadStamp> {
-        headers.last(STAMP_HEADER).map(|header| Self::decode(header)).transpose()
+    /// The same to be kept.
+    pub fn to_stamp(self) -> Stamp {
+        let Self { id, instance, epoch, sequence } = self;
+        // Both were checked when they were read.
+        Stamp { id: MessageId::of_checked(id.into()), instance: Instance(instance.into()), epoch, sequence }
     }
 }
 
@@ -141,13 +167,23 @@ impl Instance {
     /// Checks a name.
     pub fn new(name: impl Into<Arc<str>>) -> Result<Self, BadInstance> {
         let name = name.into();
+        Self::check(&name).map(|()| Self(name))
+    }
+
+    fn check(name: &str) -> Result<(), BadInstance> {
         if !(1..=INSTANCE_BYTES_MAX).contains(&name.len()) {
             return Err(BadInstance::Length(name.len()));
         }
         match name.char_indices().find(|(_, character)| !character.is_ascii_graphic() || *character == ';') {
             Some((at, character)) => Err(BadInstance::Character(character, at)),
-            None => Ok(Self(name)),
+            None => Ok(()),
         }
+    }
+
+    /// For what is a name because a stamp says so.
+    pub(crate) fn of_checked(name: &str) -> Self {
+        debug_assert!(Self::check(name).is_ok(), "{name:?} is no instance");
+        Self(name.into())
     }
 
     /// Its text.
@@ -183,6 +219,15 @@ impl TryFrom<&str> for Instance {
 fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|byte| *byte == b';')?;
     Some((&text[..at], &text[at + 1..]))
+}
+
+/// A part of a stamp as text, if it is what it has to be.
+fn text<E>(bytes: &[u8], check: impl Fn(&str) -> Result<(), E>) -> Result<&str, E> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => check(text).map(|()| text),
+        // What is not UTF-8 becomes a character that is refused; were it not, the part would be refused all the same.
+        Err(_) => check(&String::from_utf8_lossy(bytes)).map(|()| ""),
+    }
 }
 
 /// Decimal digits without sign or leading zeros, so that a stamp can be written in one way only.

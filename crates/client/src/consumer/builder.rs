@@ -19,6 +19,7 @@ use crate::Baton;
 
 use super::driver::{Driver, Parts};
 use super::error::{ConsumerError, HandlerError};
+use super::evidence;
 use super::first::StoreFirst;
 use super::handle::{Board, Consumer, ConsumerMetrics, Notice};
 use super::handler::{BatchHandler, ConsumerInterceptor, Handler, Handling, OneByOne, Received, Together};
@@ -133,6 +134,7 @@ pub struct ConsumerBuilder<L = Undecided, T = Bytes> {
     first: Option<StoreFirst>,
     interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
     shutdown_wait: Duration,
+    evidence: bool,
     body: PhantomData<fn() -> T>,
 }
 
@@ -162,6 +164,7 @@ impl ConsumerBuilder {
             first: None,
             interceptors: Vec::new(),
             shutdown_wait: SHUTDOWN_WAIT_DEFAULT,
+            evidence: true,
             body: PhantomData,
         }
     }
@@ -211,6 +214,7 @@ impl<T> ConsumerBuilder<Undecided, T> {
             first: self.first,
             interceptors: self.interceptors,
             shutdown_wait: self.shutdown_wait,
+            evidence: self.evidence,
             body: PhantomData,
         }
     }
@@ -250,6 +254,7 @@ impl<L, T> ConsumerBuilder<L, T> {
             first: self.first,
             interceptors: self.interceptors,
             shutdown_wait: self.shutdown_wait,
+            evidence: self.evidence,
             body: PhantomData,
         }
     }
@@ -394,6 +399,13 @@ impl<L, T> ConsumerBuilder<L, T> {
         self
     }
 
+    /// Whether it is reported to the topic `baton.evidence` what was delivered and what came of it, so that an auditor finds losses; yes. It
+    /// costs nothing if not.
+    pub fn evidence(mut self, evidence: bool) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
     /// How long handlers may go on when the handle of the consumer is dropped. Default 10 s.
     pub fn shutdown_wait(mut self, wait: Duration) -> Self {
         self.shutdown_wait = wait;
@@ -464,11 +476,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         let engine = storing(self.first.as_ref(), engine)?;
         let capabilities = engine.capabilities();
         fit(&mut settings, &capabilities);
-        let (store, offsets) = side_store(self.store, &engine, &capabilities, &self.group)?;
-        settings.side_store = store.is_some();
-        if settings.parks() && store.is_none() {
-            return Err(ConsumerError::NoSideStore);
-        }
+        let (store, offsets) = side_store(self.store, &engine, &capabilities, &self.group, &mut settings)?;
         settings.check()?;
         let to = self.dead_letter.unwrap_or_else(|| DeadLetter::topic(format!("{}.dead", self.group)));
         check_topics(&*engine, &topics, &to).await?;
@@ -488,6 +496,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
             lasting_offsets: capabilities.lasting_offsets,
             parks: store.is_some(),
             interceptors: interceptors.clone(),
+            tells: self.evidence,
         };
         let options = ConsumerOptions {
             group: self.group.to_string(),
@@ -501,6 +510,8 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
         let (commands, commanded) = mpsc::unbounded_channel();
         let work: Arc<dyn Work> = Arc::new(worker);
         tell_weaknesses(&*work, self.first.as_ref(), &board).await;
+        let start = || evidence::start(engine.clone(), &self.group, answers.clone(), board.clone());
+        let evidence = self.evidence.then(start).transpose()?;
         let link = Link::join(engine, options, answers.clone()).await?;
         let driver = Driver::new(Parts {
             link,
@@ -510,6 +521,7 @@ impl<L: Level, T: Send + 'static> ConsumerBuilder<L, T> {
             work,
             letters: Arc::new(letters),
             store,
+            evidence,
             offsets,
             interceptors,
             board: board.clone(),
@@ -538,6 +550,7 @@ fn side_store(
     engine: &Arc<dyn Engine>,
     capabilities: &Capabilities,
     group: &str,
+    settings: &mut Settings,
 ) -> Result<(Option<Arc<dyn SideStore>>, Offsets), ConsumerError> {
     let reads = capabilities.reading && capabilities.lasting_offsets;
     let in_topic = || Arc::new(TopicStore::new(engine.clone(), format!("{group}.parked"))) as Arc<dyn SideStore>;
@@ -545,6 +558,10 @@ fn side_store(
     let offsets = if capabilities.lasting_offsets { Offsets::Lasting } else { Offsets::OfAssignment };
     if offsets != Offsets::Lasting && store.as_ref().is_some_and(|store| store.needs_lasting_offsets()) {
         return Err(ConsumerError::SideStoreOfOffsets { engine: engine.name() });
+    }
+    settings.side_store = store.is_some();
+    if settings.parks() && store.is_none() {
+        return Err(ConsumerError::NoSideStore);
     }
     Ok((store, offsets))
 }

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use baton_core::TopicPartition;
 use baton_core::consumer::{Failure, Messages, Outcome, Outcomes, RunId};
+use baton_core::{Delivery, Seen, TopicPartition};
 use baton_guard::Fence;
 use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
@@ -56,6 +56,8 @@ pub(super) struct Ended {
     /// These partitions have a new owner, or had when the call began, under these fences: nothing of them may be settled by us.
     pub fenced: Vec<(TopicPartition, Option<Fence>)>,
     pub tally: Tally,
+    /// What became certain of their messages.
+    pub certain: Vec<(Arc<Delivery>, Seen)>,
 }
 
 impl Ended {
@@ -68,6 +70,7 @@ impl Ended {
     pub fn join(&mut self, mut more: Self) {
         self.outcomes.append(&mut more.outcomes);
         self.fenced.append(&mut more.fenced);
+        self.certain.append(&mut more.certain);
         self.tally.add(&more.tally);
     }
 
@@ -75,6 +78,7 @@ impl Ended {
         self.outcomes.push((run, verdict.outcomes));
         self.tally.add(&verdict.tally);
         self.fenced.extend(verdict.fenced.into_iter().flatten());
+        verdict.certain.add_to(&mut self.certain);
     }
 }
 
@@ -88,6 +92,13 @@ pub(super) struct Ran {
     /// Calls that were begun, and how long all of them took until they ended or had to wait.
     begun: usize,
     took: Duration,
+}
+
+impl Ran {
+    /// What ended, where the rest is given up: those that wait are stopped.
+    pub fn into_ended(self) -> Ended {
+        self.ended
+    }
 }
 
 // ---- stopping --------------------------------------------------------------------------------------------------------
@@ -418,7 +429,6 @@ impl Drop for Calls {
 
 #[cfg(test)]
 mod tests {
-    use baton_core::Delivery;
     use baton_guard::{GuardError, Weakness};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use baton_core::consumer::{
-    self as core, Action, Core, Loaded, Outcome, Outcomes, Report, RunId, Settings, Started, Ticket,
+    self as core, Action, Core, Loaded, Outcome, Outcomes, Report, RunId, Settings, Started, Ticket, Witness,
 };
 use baton_core::{Delivery, TopicPartition};
 use baton_engine::{EngineError, Event, Settlement};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::backlog::{self, Asking};
 use super::calls::{Call, Calls, Ended, Ran};
 use super::error::ConsumerError;
+use super::evidence::{Evidence, certain};
 use super::handle::{Board, Command, Notice};
 use super::handler::ConsumerInterceptor;
 use super::letters::{Letters, Times};
@@ -59,6 +60,8 @@ pub(super) enum Input {
     Prepared(Box<prepare::Prepared>),
     /// What the engine still has.
     Backlog(backlog::Answer),
+    /// What became of reports of what was seen.
+    Reported(Vec<(baton_core::Report, bool)>),
 }
 
 /// What a driver works with.
@@ -70,6 +73,7 @@ pub(super) struct Parts {
     pub work: Arc<dyn Work>,
     pub letters: Arc<Letters>,
     pub store: Option<Arc<dyn SideStore>>,
+    pub evidence: Option<(Witness, Evidence)>,
     pub offsets: Offsets,
     pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
     pub board: Arc<Board>,
@@ -95,6 +99,7 @@ pub(super) struct Driver {
     side_jobs: JoinSet<()>,
     tally: Tally,
     asking: Asking,
+    evidence: Option<Evidence>,
     leaving: Leaving,
     /// What the engine failed of last, and until when that is not said again.
     failed: Option<(String, u64)>,
@@ -103,12 +108,18 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub fn new(parts: Parts) -> Result<Self, ConsumerError> {
+    pub fn new(mut parts: Parts) -> Result<Self, ConsumerError> {
         // The one source of randomness that the standard library has.
         let seed = RandomState::new().hash_one(std::process::id());
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let core = Core::new(parts.settings.clone(), seed)?;
+        let (core, evidence) = match parts.evidence.take() {
+            Some((witness, evidence)) => (core.with_witness(witness), Some(evidence)),
+            None => (core, None),
+        };
         Ok(Self {
-            core: Core::new(parts.settings.clone(), seed)?,
+            core,
+            evidence,
             began: Instant::now(),
             began_unix_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
             fences: Arc::default(),
@@ -135,6 +146,7 @@ impl Driver {
         let mut alarm = pin!(tokio::time::sleep_until(wake_at));
         loop {
             self.carry_out();
+            self.report();
             self.publish();
             if self.drained {
                 break;
@@ -185,7 +197,8 @@ impl Driver {
 
     fn wake_at(&self) -> tokio::time::Instant {
         let fenced = self.fenced.values().min().copied();
-        let at_ms = [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms(), self.asking.due_ms()]
+        let report = self.evidence.as_ref().and_then(|evidence| evidence.due_ms(&self.core));
+        let at_ms = [self.core.wake_at_ms(), fenced, self.calls.rescue_at_ms(), self.asking.due_ms(), report]
             .into_iter()
             .flatten()
             .min();
@@ -265,12 +278,18 @@ impl Driver {
                 self.asking.answered(answer, &mut self.core, now_ms);
                 self.parts.board.lags(self.core.lags(), self.began);
             }
+            Input::Reported(reports) => {
+                if let Some(evidence) = &mut self.evidence {
+                    evidence.reported(reports, &mut self.core, now_ms);
+                }
+            }
         }
     }
 
     fn ended(&mut self, ended: Ended, now_ms: u64) {
         self.calls.ended(&ended);
         self.tally.add(&ended.tally);
+        certain(&ended, &mut self.core, now_ms);
         if !ended.fenced.is_empty() {
             self.is_fenced(&ended.fenced);
         }
@@ -569,6 +588,14 @@ impl Driver {
         });
     }
 
+    /// Reports what was seen, if that is due.
+    fn report(&mut self) {
+        let now_ms = self.now_ms();
+        if let Some(evidence) = &mut self.evidence {
+            evidence.report(&mut self.core, now_ms);
+        }
+    }
+
     fn intercept(&self, call: impl Fn(&dyn ConsumerInterceptor)) {
         for interceptor in &self.parts.interceptors {
             guarded(|| call(&**interceptor));
@@ -584,23 +611,19 @@ impl Driver {
     // ---- the end -----------------------------------------------------------------------------------------------------
 
     async fn close(mut self) -> Result<(), ConsumerError> {
+        let now_ms = self.now_ms();
         drop(self.calls);
-        // What came of calls and was not heard holds what stops those that wait.
-        drop(self.parts.inputs);
         self.side_jobs.abort_all();
-        drop(self.parts.link.asks);
-        // Its events may be waiting to be heard: nobody will.
-        drop(self.parts.link.events);
-        let task = self.parts.link.task.abort_handle();
-        match tokio::time::timeout(CLOSE_WAIT, self.parts.link.task).await {
-            Ok(Ok(closed)) => closed.map_err(ConsumerError::Engine),
-            Ok(Err(error)) => Err(ConsumerError::Ended(error.to_string())),
-            Err(_) => {
-                task.abort();
-                let text = "the engine does not answer; the group will notice that this member is gone";
-                Err(EngineError::Unavailable(text.to_owned()).into())
-            }
-        }
+        // Who gets the partitions does not wait for the last reports.
+        let left = leave(self.parts.link);
+        // What came of calls and was not heard holds what stops those that wait: it is let go in either case.
+        let Some(evidence) = self.evidence else {
+            drop(self.parts.inputs);
+            return left.await;
+        };
+        let ((), left) = tokio::join!(evidence.flush(&mut self.core, self.parts.inputs, now_ms), left);
+        self.parts.board.publish(&self.core, &self.tally, now_ms, true);
+        left
     }
 
     /// The engine's task has ended although nobody told it to.
@@ -610,6 +633,23 @@ impl Driver {
             Ok(Ok(())) => Err(ConsumerError::Ended("the engine's task".to_owned())),
             Ok(Err(error)) => Err(ConsumerError::Engine(error)),
             Err(error) => Err(ConsumerError::Ended(error.to_string())),
+        }
+    }
+}
+
+async fn leave(link: Link) -> Result<(), ConsumerError> {
+    let Link { asks, events, task, .. } = link;
+    drop(asks);
+    // Its events may be waiting to be heard: nobody will.
+    drop(events);
+    let abort = task.abort_handle();
+    match tokio::time::timeout(CLOSE_WAIT, task).await {
+        Ok(Ok(closed)) => closed.map_err(ConsumerError::Engine),
+        Ok(Err(error)) => Err(ConsumerError::Ended(error.to_string())),
+        Err(_) => {
+            abort.abort();
+            let text = "the engine does not answer; the group will notice that this member is gone";
+            Err(EngineError::Unavailable(text.to_owned()).into())
         }
     }
 }

@@ -143,6 +143,9 @@ pub enum ConsumerError {
     /// The name of the group cannot be used.
     #[error(transparent)]
     Group(#[from] BadGroup),
+    /// The operating system gives no random numbers, which name a consumer in its reports.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(String),
     /// No topics.
     #[error("a consumer needs at least one topic: call topics([..])")]
     NoTopics,

@@ -65,6 +65,11 @@ pub enum Notice {
     },
     /// A setting of the guard's store weakens what is promised.
     Weakness(Weakness),
+    /// Evidence cannot be stored. It is kept within bounds and tried again, and consuming goes on; said once until it works again.
+    EvidenceFailed {
+        /// Why.
+        cause: Arc<str>,
+    },
 }
 
 /// What a consumer did and holds.
@@ -88,6 +93,13 @@ pub struct ConsumerMetrics {
     pub leases_lost: u64,
     /// Times that the guard refused us as the owner of a partition.
     pub fenced: u64,
+    /// Reports of evidence that could not be stored; what they say goes into the next ones.
+    pub reports_failed: u64,
+    /// Ranges of numbers, and counts, that wait to be reported or whose report is not known to be stored. After [`Consumer::stop`]: 0 if
+    /// all evidence is stored.
+    pub unreported: usize,
+    /// How often something was seen that is in no report, because too much waited.
+    pub untold: u64,
 }
 
 /// How far the group is behind in a partition of this consumer.
@@ -136,6 +148,13 @@ impl Board {
         let _ = self.notices.send(notice);
     }
 
+    /// So many more reports could not be stored.
+    pub fn reports_failed(&self, reports: u64) {
+        if reports > 0 {
+            self.lock().0.reports_failed += reports;
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, (ConsumerMetrics, u64)> {
         self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +175,8 @@ impl Board {
         if now_ms < shown.1 && !last {
             return false;
         }
-        let fenced = shown.0.fenced;
+        let (fenced, reports_failed) = (shown.0.fenced, shown.0.reports_failed);
+        let (unreported, untold) = core.unreported();
         let mut counters = core.counters();
         counters.filtered += tally.filtered;
         counters.done -= tally.filtered.min(counters.done);
@@ -170,6 +190,9 @@ impl Board {
             fates_asked: tally.fates_asked,
             leases_lost: tally.leases_lost,
             fenced,
+            reports_failed,
+            unreported,
+            untold,
         };
         *shown = (metrics, now_ms + SNAPSHOT_INTERVAL_MS);
         true

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::consumer::{DeadLetter as Letter, FailureClass};
+pub use baton_core::consumer::{DEAD_PARTITION, DEAD_TOPIC};
+use baton_core::consumer::{DeadLetter as Letter, FailureClass, origin};
 use baton_core::identity::{Identified, Named, Origin};
 use baton_core::partitioner::partition_of_key;
 use baton_core::{Headers, MessageId, TopicPartition};
@@ -20,10 +21,6 @@ use super::handler::identity;
 
 /// Headers of a dead letter. The original ones go with it unchanged, before these.
 pub const DEAD_ID: &str = "baton-dead-id";
-/// The topic that it came from.
-pub const DEAD_TOPIC: &str = "baton-dead-topic";
-/// The partition that it came from, in decimal.
-pub const DEAD_PARTITION: &str = "baton-dead-partition";
 /// The offset that it came from, in decimal.
 pub const DEAD_OFFSET: &str = "baton-dead-offset";
 /// The group that could not handle it.
@@ -280,12 +277,6 @@ fn class_name(class: FailureClass) -> &'static str {
 /// At most so many bytes, cut between characters.
 pub(super) fn shortened(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
-}
-
-/// The partition that a dead letter came from: what its sequence number belongs to.
-pub(super) fn origin(headers: &Headers) -> Option<TopicPartition> {
-    let text = |name| std::str::from_utf8(headers.last(name)?).ok();
-    Some(TopicPartition::new(text(DEAD_TOPIC)?, text(DEAD_PARTITION)?.parse().ok()?))
 }
 
 /// The id that a dead letter had when it was alive: sent again it is the same message, wherever it lies.

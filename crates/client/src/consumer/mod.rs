@@ -5,6 +5,7 @@ mod builder;
 mod calls;
 mod driver;
 mod error;
+mod evidence;
 mod first;
 mod handle;
 mod handler;

@@ -7,10 +7,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use baton_core::consumer::{Failure, Filter, Handed, Messages, Outcome, Outcomes};
+use baton_core::consumer::{Failure, Filter, Handed, Messages, Outcome, Outcomes, origin};
 use baton_core::identity::{Named, Origin};
 use baton_core::stamp::Stamp;
-use baton_core::{Delivery, TopicPartition};
+use baton_core::{Delivery, Seen, TopicPartition};
 use baton_guard::{
     Admission, Batch, CommitError, EffectOf, Fate, Fence, Group, Guard, GuardError, Identity, Open, Place, State,
     Weakness,
@@ -23,7 +23,6 @@ use super::calls::{self, Call, Chunk, PANICKED, StopSlot};
 use super::driver::Input;
 use super::error::HandlerError;
 use super::handler::{self, ConsumerInterceptor, Handling, Received};
-use super::letters;
 
 /// How long to wait before a guard is asked again what became of a commit; doubles.
 const FATE_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -40,6 +39,27 @@ pub(super) struct Verdict {
     /// These partitions have a new owner, or had when the call began, under these fences: nothing of them may be settled by us.
     pub fenced: Option<Vec<(TopicPartition, Option<Fence>)>>,
     pub tally: Tally,
+    pub certain: Certain,
+}
+
+/// What became certain of messages in a call. Nothing where nobody reports it.
+#[derive(Debug, Default)]
+pub(super) enum Certain {
+    #[default]
+    Nothing,
+    One(Arc<Delivery>, Seen),
+    Many(Vec<(Arc<Delivery>, Seen)>),
+}
+
+impl Certain {
+    /// Puts it to the others.
+    pub fn add_to(self, all: &mut Vec<(Arc<Delivery>, Seen)>) {
+        match self {
+            Self::Nothing => {}
+            Self::One(delivery, seen) => all.push((delivery, seen)),
+            Self::Many(mut more) => all.append(&mut more),
+        }
+    }
 }
 
 /// What guards said, for the metrics.
@@ -67,11 +87,15 @@ impl Tally {
 
 impl Verdict {
     pub fn all(outcome: Outcome, tally: Tally) -> Self {
-        Self { outcomes: Outcomes::All(outcome), fenced: None, tally }
+        Self::of(Outcomes::All(outcome), tally)
     }
 
-    fn fenced(partition: TopicPartition, fence: Option<Fence>, tally: Tally) -> Self {
-        Self { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(vec![(partition, fence)]), tally }
+    fn of(outcomes: Outcomes, tally: Tally) -> Self {
+        Self { outcomes, fenced: None, tally, certain: Certain::Nothing }
+    }
+
+    fn fenced(partitions: Vec<(TopicPartition, Option<Fence>)>, tally: Tally) -> Self {
+        Self { fenced: Some(partitions), ..Self::all(Outcome::Stopped, tally) }
     }
 }
 
@@ -109,6 +133,16 @@ pub(super) struct Worker<G, T, H> {
     /// Whether there is a store for parked keys.
     pub parks: bool,
     pub interceptors: Vec<Arc<dyn ConsumerInterceptor>>,
+    /// Whether what becomes certain of messages is told.
+    pub tells: bool,
+}
+
+/// What came of a commit.
+enum Commit {
+    /// The effect is there, since now or since before.
+    Certain(Seen),
+    /// It is not.
+    Failed(Outcome),
 }
 
 /// A message that can be handled.
@@ -218,7 +252,7 @@ where
         }
         let tally = Tally { filtered: ready.iter().filter(|(_, each)| each.skip).count() as u64, ..Tally::default() };
         match ready.is_empty() {
-            true => Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally },
+            true => Verdict::of(Outcomes::Each(outcomes), tally),
             false => self.many(ready, outcomes, slot, tally).await,
         }
     }
@@ -251,7 +285,7 @@ where
             && let Some(stamp) = Stamp::of(&delivery.headers).map_err(|error| bad(&error))?
         {
             // The sequence number belongs to the partition that the message was first sent to.
-            let partition = letters::origin(&delivery.headers).unwrap_or_else(|| delivery.from.clone());
+            let partition = origin(&delivery.headers).unwrap_or_else(|| delivery.from.clone());
             let instance = Arc::clone(&stamp.instance);
             identity.place = Some(Place { instance, epoch: stamp.epoch, partition, sequence: stamp.sequence });
         }
@@ -264,13 +298,17 @@ where
         let Ready { message, identity, skip } = ready;
         let identity = identity.as_ref().unwrap_or(&self.nobody);
         let delivery = message.shared();
-        let fenced = |tally| Verdict::fenced(delivery.from.clone(), identity.fence.clone(), tally);
+        let fenced = |tally| Verdict::fenced(vec![(delivery.from.clone(), identity.fence.clone())], tally);
+        let is_there = |seen, tally| {
+            let certain = if self.tells { Certain::One(delivery.clone(), seen) } else { Certain::Nothing };
+            Verdict { certain, ..Verdict::all(Outcome::Done, tally) }
+        };
         let work = async {
             let open = match self.guard.begin(identity).await {
                 Ok(Admission::Fresh(open)) => open,
                 Ok(Admission::AlreadyDone) => {
                     tally.already_done += 1;
-                    return Err(Verdict::all(Outcome::Done, tally));
+                    return Err(is_there(Seen::AlreadyApplied, tally));
                 }
                 Ok(Admission::InProgress(_)) => {
                     tally.in_progress += 1;
@@ -294,7 +332,9 @@ where
         };
         // From here on it is not stopped any more: an effect that is committed must not be called a failure.
         match self.commit(open, identity, &mut tally).await {
-            Ok(outcome) => Verdict::all(outcome, tally),
+            Ok(Commit::Certain(Seen::Applied)) if skip => is_there(Seen::Filtered, tally),
+            Ok(Commit::Certain(seen)) => is_there(seen, tally),
+            Ok(Commit::Failed(outcome)) => Verdict::all(outcome, tally),
             Err(Fenced) => fenced(tally),
         }
     }
@@ -318,13 +358,15 @@ where
             identities.push(identity);
             messages.push((at, message, skip));
         }
+        let mut certain = Vec::new();
         let work = async {
             let batch = self.guard.begin_batch(&identities).await.map_err(|error| self.batch_not_begun(&error))?;
             // One by one it can be told which of the partitions it is.
             if batch.states.contains(&State::Fenced) {
                 return Err((partitions.len() > 1).then(fenced_among_others));
             }
-            let (handed, first) = judge_states(&batch.states, messages, &mut outcomes, &mut tally);
+            let tells = self.tells.then_some(&mut certain);
+            let (handed, first) = judge_states(&batch.states, messages, &mut outcomes, &mut tally, tells);
             match batch.open {
                 Some(open) => self.handle(handed, open, &mut tally).await.map(|open| Some((open, first))).map_err(Some),
                 None => Ok(None),
@@ -332,31 +374,28 @@ where
         };
         let open = match slot.unless_stopped(work).await {
             Some(Ok(open)) => open,
-            Some(Err(None)) => {
-                return Verdict { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(partitions), tally };
-            }
+            Some(Err(None)) => return Verdict::fenced(partitions, tally),
             Some(Err(Some(outcome))) => return self.batch_failed(outcome, outcomes.len(), tally),
             None => return self.batch_failed(self.cut_short(), outcomes.len(), tally),
         };
         if let Some((open, first)) = open {
             match self.commit(open, &identities[first], &mut tally).await {
-                Ok(Outcome::Done) => {}
-                Ok(outcome) => return self.batch_failed(outcome, outcomes.len(), tally),
+                Ok(Commit::Certain(Seen::Applied)) => {}
+                Ok(Commit::Certain(before)) => certain.iter_mut().for_each(|(_, seen)| *seen = before),
+                Ok(Commit::Failed(outcome)) => return self.batch_failed(outcome, outcomes.len(), tally),
                 Err(Fenced) if partitions.len() > 1 => {
                     return self.batch_failed(fenced_among_others(), outcomes.len(), tally);
                 }
-                Err(Fenced) => {
-                    return Verdict { outcomes: Outcomes::All(Outcome::Stopped), fenced: Some(partitions), tally };
-                }
+                Err(Fenced) => return Verdict::fenced(partitions, tally),
             }
         }
-        Verdict { outcomes: Outcomes::Each(outcomes), fenced: None, tally }
+        Verdict { certain: Certain::Many(certain), ..Verdict::of(Outcomes::Each(outcomes), tally) }
     }
 
     /// A batch that failed as a whole is tried one by one; not where nothing may be tried again.
     fn batch_failed(&self, outcome: Outcome, messages: usize, tally: Tally) -> Verdict {
         match self.at_most_once {
-            true => Verdict { outcomes: Outcomes::Each(vec![outcome; messages]), fenced: None, tally },
+            true => Verdict::of(Outcomes::Each(vec![outcome; messages]), tally),
             false => Verdict::all(outcome, tally),
         }
     }
@@ -415,20 +454,20 @@ where
         }
     }
 
-    async fn commit(&self, open: G::Open, identity: &Identity, tally: &mut Tally) -> Result<Outcome, Fenced> {
+    async fn commit(&self, open: G::Open, identity: &Identity, tally: &mut Tally) -> Result<Commit, Fenced> {
         Ok(match open.commit().await {
-            Ok(()) => Outcome::Done,
+            Ok(()) => Commit::Certain(Seen::Applied),
             Err(CommitError::AlreadyDone) => {
                 tally.already_done += 1;
-                Outcome::Done
+                Commit::Certain(Seen::AlreadyApplied)
             }
             Err(CommitError::Fenced) => return Err(Fenced),
             Err(CommitError::LeaseLost) => {
                 // The effect is there. To call the handler again would make sure that it happens twice.
                 tally.leases_lost += 1;
-                Outcome::Done
+                Commit::Certain(Seen::Applied)
             }
-            Err(CommitError::NotCommitted(error)) => self.not_committed(&error),
+            Err(CommitError::NotCommitted(error)) => Commit::Failed(self.not_committed(&error)),
             Err(CommitError::Unknown(error)) => {
                 tally.fates_asked += 1;
                 return self.fate(identity, &error).await;
@@ -437,17 +476,17 @@ where
     }
 
     /// Nothing counts as done or as failed before it is known which of the two it is.
-    async fn fate(&self, identity: &Identity, cause: &GuardError) -> Result<Outcome, Fenced> {
+    async fn fate(&self, identity: &Identity, cause: &GuardError) -> Result<Commit, Fenced> {
         let mut wait = FATE_WAIT_MIN;
         loop {
             match self.guard.fate(identity).await {
-                Ok(Fate::Committed) => return Ok(Outcome::Done),
-                Ok(Fate::NotCommitted) => return Ok(self.not_committed(cause)),
+                Ok(Fate::Committed) => return Ok(Commit::Certain(Seen::Applied)),
+                Ok(Fate::NotCommitted) => return Ok(Commit::Failed(self.not_committed(cause))),
                 Ok(Fate::Fenced) => return Err(Fenced),
                 Ok(Fate::Undecided(after)) => tokio::time::sleep(after.max(FATE_WAIT_MIN)).await,
                 Err(error) if error.is_transient() => tokio::time::sleep(wait).await,
                 // Whoever begins it again finds out.
-                Err(error) => return Ok(self.not_begun(&error)),
+                Err(error) => return Ok(Commit::Failed(self.not_begun(&error))),
             }
             wait = (wait * 2).min(FATE_WAIT_MAX);
         }
@@ -489,16 +528,27 @@ fn fenced_among_others() -> Outcome {
     Outcome::Transient(Failure::new("fence", "one of the batch's partitions has a new owner"))
 }
 
-/// Which messages of a batch go to the handler, and the first one that is this transaction's.
+/// Which messages of a batch go to the handler, and the first one that is this transaction's. What will be certain of each when that is
+/// committed goes to `certain`.
 fn judge_states<T>(
     states: &[State],
     messages: Vec<(usize, Received<T>, bool)>,
     outcomes: &mut [Outcome],
     tally: &mut Tally,
+    mut certain: Option<&mut Vec<(Arc<Delivery>, Seen)>>,
 ) -> (Vec<Received<T>>, usize) {
     let mut handed = Vec::with_capacity(messages.len());
     let mut first = None;
     for (index, ((at, message, skip), state)) in messages.into_iter().zip(states).enumerate() {
+        let seen = match state {
+            State::Fresh if skip => Some(Seen::Filtered),
+            State::Fresh => Some(Seen::Applied),
+            State::AlreadyDone | State::Repeated => Some(Seen::AlreadyApplied),
+            State::InProgress(_) | State::Fenced => None,
+        };
+        if let (Some(certain), Some(seen)) = (&mut certain, seen) {
+            certain.push((message.shared(), seen));
+        }
         match state {
             State::Fresh => {
                 first.get_or_insert(index);

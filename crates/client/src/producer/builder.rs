@@ -259,7 +259,8 @@ impl ProducerBuilder {
         let evidence = self.evidence.then(|| {
             let inbox = Arc::clone(&shared);
             let told = move |reports| inbox.inbox.command(Command::Reported(reports));
-            evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), told)
+            let through = evidence::Through::Shared(Arc::clone(&producer));
+            evidence::start(Arc::clone(&self.engine), through, evidence::warn, told)
         });
         let mut topics = Topics::new(ordered);
         for (topic, partitions) in spool.iter().flat_map(Desk::topics) {
@@ -290,13 +291,15 @@ impl ProducerBuilder {
         if let Some((name, epoch)) = &self.instance {
             return Ok((Instance::new(name.as_str())?, *epoch));
         }
-        let service: String = self.service.chars().take(INSTANCE_BYTES_MAX - SUFFIX_CHARACTERS).collect();
-        let instance = Instance::new(format!("{service}-{}", base32(random.u64())))
-            .ok()
-            .filter(|_| !service.is_empty())
-            .ok_or_else(|| ProducerError::Service(self.service.clone()))?;
-        Ok((instance, epoch_now()))
+        let instance = new_instance(&self.service, random);
+        Ok((instance.ok_or_else(|| ProducerError::Service(self.service.clone()))?, epoch_now()))
     }
+}
+
+/// The name of an instance that is new with each start; `None` if the service has none that could be a part of it.
+pub(crate) fn new_instance(service: &str, random: &mut Random) -> Option<Instance> {
+    let service: String = service.chars().take(INSTANCE_BYTES_MAX - SUFFIX_CHARACTERS).collect();
+    Instance::new(format!("{service}-{}", base32(random.u64()))).ok().filter(|_| !service.is_empty())
 }
 
 impl IntoFuture for ProducerBuilder {

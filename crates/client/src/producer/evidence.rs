@@ -1,11 +1,11 @@
-//! Brings the producer's reports to their topic, beside the messages and never in front of them.
+//! Brings the reports of producers, relays and consumers to their topic, beside the messages and never in front of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::partitioner::partition_of_key;
 use baton_core::{EVIDENCE_TOPIC, Headers, Report, TopicPartition};
-use baton_engine::{Engine, EngineError, EngineProducer, Record, TopicSpec};
+use baton_engine::{Engine, EngineError, EngineProducer, ProducerOptions, Record, TopicSpec};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -16,32 +16,47 @@ const REPORT_WAIT: Duration = Duration::from_secs(5);
 /// Sets of reports that wait; the driver takes no new one before it knows what became of the one before.
 const SETS_MAX: usize = 1;
 
-/// Starts to send reports. What became of each set is told to `told`: with each report, whether it is stored.
+/// What reports are sent through.
+pub(crate) enum Through {
+    /// What messages are sent through, too.
+    Shared(Arc<dyn EngineProducer>),
+    /// A producer of their own, which is made with the first report.
+    Own(ProducerOptions),
+}
+
+/// Starts to send reports. What became of each set is told to `told`: with each report, whether it is stored. Why one is not is told to
+/// `failing`, once until one is stored again.
 pub(crate) fn start(
     engine: Arc<dyn Engine>,
-    producer: Arc<dyn EngineProducer>,
+    through: Through,
+    failing: impl Fn(&str) + Send + Sync + 'static,
     told: impl Fn(Vec<(Report, bool)>) + Send + Sync + 'static,
 ) -> mpsc::Sender<Vec<Report>> {
     let (sender, mut sets) = mpsc::channel::<Vec<Report>>(SETS_MAX);
     tokio::spawn(async move {
-        let mut evidence = Evidence { engine, producer, partitions: None, warned: false };
+        let mut evidence = Evidence { engine, through, partitions: None, warned: false };
         while let Some(reports) = sets.recv().await {
-            told(evidence.send_all(reports).await);
+            told(evidence.send_all(reports, &failing).await);
         }
     });
     sender
 }
 
+/// Says in the log that reports cannot be sent.
+pub(crate) fn warn(cause: &str) {
+    tracing::warn!(topic = EVIDENCE_TOPIC, cause, "evidence cannot be sent; it is tried again until it can");
+}
+
 struct Evidence {
     engine: Arc<dyn Engine>,
-    producer: Arc<dyn EngineProducer>,
+    through: Through,
     partitions: Option<std::num::NonZeroU32>,
     /// It failed the last time: one line in the log is enough.
     warned: bool,
 }
 
 impl Evidence {
-    async fn send_all(&mut self, reports: Vec<Report>) -> Vec<(Report, bool)> {
+    async fn send_all(&mut self, reports: Vec<Report>, failing: &impl Fn(&str)) -> Vec<(Report, bool)> {
         let mut told = Vec::with_capacity(reports.len());
         for report in reports {
             let sent = match tokio::time::timeout(REPORT_WAIT, self.send(&report)).await {
@@ -51,11 +66,7 @@ impl Evidence {
             match &sent {
                 Ok(()) => self.warned = false,
                 Err(cause) if !self.warned => {
-                    tracing::warn!(
-                        topic = EVIDENCE_TOPIC,
-                        cause,
-                        "evidence cannot be sent; it is tried again until it can"
-                    );
+                    failing(cause);
                     self.warned = true;
                 }
                 Err(_) => {}
@@ -80,11 +91,12 @@ impl Evidence {
             timestamp_ms: None,
             id: None,
         };
-        let sending = match self.producer.send(record) {
+        let producer = self.producer().await.map_err(|error| error.to_string())?;
+        let sending = match producer.send(record) {
             Ok(sending) => sending,
             Err(full) => {
-                self.producer.room().await;
-                self.producer.send(*full.0).map_err(|_| "the engine's buffer is full of messages".to_owned())?
+                producer.room().await;
+                producer.send(*full.0).map_err(|_| "the engine's buffer is full of messages".to_owned())?
             }
         };
         sending.await.map(drop).map_err(|error| {
@@ -92,6 +104,15 @@ impl Evidence {
             self.partitions = None;
             error.to_string()
         })
+    }
+
+    async fn producer(&mut self) -> Result<Arc<dyn EngineProducer>, EngineError> {
+        let producer = match &self.through {
+            Through::Shared(producer) => Arc::clone(producer),
+            Through::Own(options) => self.engine.producer(options.clone()).await?,
+        };
+        self.through = Through::Shared(Arc::clone(&producer));
+        Ok(producer)
     }
 
     /// Finds the topic, or makes it.

@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 
 use crate::Baton;
 
+pub(crate) use builder::new_instance;
 pub use builder::{LINGER_MS_DEFAULT, ProducerBuilder, ProducerError};
 pub use close::{Closed, UNSENT_NAMED_MAX};
 pub use future::SendFuture;

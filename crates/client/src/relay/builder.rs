@@ -150,7 +150,8 @@ impl RelayBuilder {
         let (reported, reports) = mpsc::unbounded_channel();
         let evidence = self.evidence.then(|| {
             let told = move |reports| _ = reported.send(reports);
-            evidence::start(Arc::clone(&self.engine), Arc::clone(&producer), told)
+            let through = evidence::Through::Shared(Arc::clone(&producer));
+            evidence::start(Arc::clone(&self.engine), through, evidence::warn, told)
         });
         let board = RelayBoard::default();
         let limits = Limits { rows_max: self.rows_max, ..Limits::default() };

@@ -17,11 +17,13 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// What a guard says of commits.
 #[derive(Clone, Copy)]
-enum Says {
+pub enum Says {
     /// Nothing: the answer is lost. Every second time the commit was done.
     Nothing,
     /// They are done, but too late to keep others out.
     LeaseLost,
+    /// They are not.
+    NotCommitted,
 }
 
 /// A guard on which things go wrong.
@@ -50,6 +52,11 @@ impl Open for UnluckyOpen {
         if let Says::LeaseLost = self.says {
             self.inner.commit().await?;
             return Err(CommitError::LeaseLost);
+        }
+        if let Says::NotCommitted = self.says {
+            self.inner.abort().await;
+            let refused = GuardError::Refused { doing: "committing", source: "no".into() };
+            return Err(CommitError::NotCommitted(refused));
         }
         if self.commits.fetch_add(1, SeqCst).is_multiple_of(2) {
             self.inner.commit().await?;
@@ -103,7 +110,7 @@ impl Guard for Unlucky {
     }
 }
 
-async fn start_unlucky(world: &World, says: Says, busy: usize) -> baton::Consumer {
+pub async fn start_unlucky(world: &World, says: Says, busy: usize) -> baton::Consumer {
     let guard = Unlucky { inner: world.inbox(), says, commits: Arc::default(), busy: AtomicUsize::new(busy) };
     let consumer = world.consumer().guard(guard).start(|message: Received, effect| async move {
         write(&effect, &text(&message.body), "", "").await?;

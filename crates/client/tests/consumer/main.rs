@@ -6,6 +6,7 @@
 mod batches;
 mod calling;
 mod effects;
+mod evidence;
 mod failures;
 mod guards;
 mod handing_over;

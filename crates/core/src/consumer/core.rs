@@ -17,7 +17,8 @@ use super::settings::{BadSettings, Concurrency, Order, Remedy, Settings, Settlin
 use super::settling::Settler;
 use super::tenure::{Later, Phase, Tenure};
 use super::types::{Action, Counters, Held, Report, RunId, Ticket};
-use crate::{Delivery, TopicPartition};
+use super::witness::Witness;
+use crate::{Delivery, Seen, TopicPartition};
 
 /// Messages of a partition that are looked at ahead of the handlers, at least.
 const READY_MIN: usize = 4;
@@ -74,6 +75,8 @@ pub struct Core {
     pub(super) draining: bool,
     pub(super) actions: VecDeque<Action>,
     pub(super) counters: Counters,
+    /// Keeps what is to be reported, if anything is.
+    pub(super) witness: Option<Box<Witness>>,
 }
 
 impl Core {
@@ -107,8 +110,32 @@ impl Core {
             draining: false,
             actions: VecDeque::new(),
             counters: Counters::default(),
+            witness: None,
             settings,
         })
+    }
+
+    /// Lets this one keep what is seen of each message, so that it can be reported.
+    #[must_use]
+    pub fn with_witness(mut self, witness: Witness) -> Self {
+        self.witness = Some(Box::new(witness));
+        self
+    }
+
+    /// What is to be reported. What calls of handlers ended with, the shell tells it: only there it is known whether an effect is certain,
+    /// and it is so also when its partition is gone meanwhile. All else this core tells it.
+    pub fn witness(&mut self) -> Option<&mut Witness> {
+        self.witness.as_deref_mut()
+    }
+
+    /// When there is something to report; see [`Witness::report_due_ms`].
+    pub fn report_due_ms(&self) -> Option<u64> {
+        self.witness.as_ref().and_then(|witness| witness.report_due_ms())
+    }
+
+    /// How much of it is not stored yet, and how much never will be: [`Witness::unreported`] and [`Witness::untold`].
+    pub fn unreported(&self) -> (usize, u64) {
+        self.witness.as_ref().map_or((0, 0), |witness| (witness.unreported(), witness.untold()))
     }
 
     /// What is to be done next; `None` until something happens again.
@@ -228,6 +255,9 @@ impl Core {
         if tenure.held_messages == 0 {
             tenure.watch.progress_ms = now_ms;
         }
+        if let Some(witness) = &mut self.witness {
+            witness.saw(&delivery, Seen::Delivered, now_ms);
+        }
         let bytes = delivery.bytes();
         tenure.held_messages += 1;
         tenure.held_bytes += bytes;
@@ -282,6 +312,7 @@ impl Core {
             let partition = tenure.partition.clone();
             self.actions.push_back(Action::Report(Report::OffsetsWentBack { partition, offset }));
         }
+        let seen = if fresh == Fresh::DoneBefore { Seen::DoneBefore } else { Seen::Filtered };
         let passes = self.settings.filters.iter().all(|filter| filter.passes(&later.delivery.headers));
         match fresh {
             Fresh::New | Fresh::Rewound if passes => return self.enter(tenure_id, later, now_ms),
@@ -297,6 +328,9 @@ impl Core {
         tenure.held_messages -= 1;
         tenure.held_bytes -= bytes;
         if fresh != Fresh::InFlight {
+            if let Some(witness) = &mut self.witness {
+                witness.saw(&later.delivery, seen, now_ms);
+            }
             self.has_to_settle(tenure_id);
         }
     }

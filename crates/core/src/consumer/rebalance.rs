@@ -222,6 +222,9 @@ impl Core {
         let Some(tenure) = self.tenures.remove(&tenure_id) else {
             return;
         };
+        if let Some(witness) = &mut self.witness {
+            witness.hurry();
+        }
         self.by_name.remove(&tenure.partition);
         self.lanes.retain(|lane| lane.tenure != tenure_id);
         self.pending.retain(|_, (of, _)| *of != tenure_id);

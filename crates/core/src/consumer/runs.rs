@@ -9,6 +9,7 @@ use super::tenure::Phase;
 use super::types::{
     Action, DeadLetter, Failure, FailureClass, Handed, Messages, Outcome, Outcomes, Report, RunId, Started, Ticket,
 };
+use crate::Seen;
 
 /// A call of a handler.
 #[derive(Debug)]
@@ -330,8 +331,16 @@ impl Core {
                 front.not_before_ms = now_ms.saturating_add(delay_ms);
             }
         } else {
-            if let Some(LaneState::DeadLetter { .. }) = self.lanes.get(&lane_id).map(|lane| lane.state) {
-                self.counters.dead_lettered += 1;
+            let lane = self.lanes.get(&lane_id);
+            let seen = match lane.map(|lane| lane.state) {
+                Some(LaneState::DeadLetter { .. }) => {
+                    self.counters.dead_lettered += 1;
+                    Seen::DeadLettered
+                }
+                _ => Seen::Parked,
+            };
+            if let (Some(witness), Some(lane)) = (&mut self.witness, lane) {
+                lane.iter().take(count).for_each(|entry| witness.saw(&entry.delivery, seen, now_ms));
             }
             (0..count).for_each(|_| self.finish_first(lane_id, now_ms));
         }

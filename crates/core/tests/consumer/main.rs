@@ -3,6 +3,7 @@
 
 mod batches;
 mod driver;
+mod evidence;
 mod failures;
 mod limits;
 mod order;

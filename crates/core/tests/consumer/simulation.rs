@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use baton_core::consumer::*;
-use baton_core::{Delivery, Headers, Retry};
+use baton_core::{
+    Delivery, Headers, Ledger, Ranges, Report as Evidence, ReportedSequence, Retry, Seen, SequenceEvidence,
+};
 use bytes::Bytes;
 
 use crate::driver::{failure, partition};
+use crate::evidence::{GROUP, name, stamped, witness};
 
 const SEEDS: u64 = 400;
 const PARTITIONS: u32 = 3;
@@ -21,6 +24,7 @@ const PARTITION_MESSAGES_MAX: usize = 12;
 const CHUNK_MAX: u64 = 5;
 const TOGETHER_MAX: u64 = 4;
 const PARKING_BATCH_MAX: usize = 4;
+const PRODUCER: &str = "p";
 
 /// SplitMix64.
 struct Random(u64);
@@ -82,6 +86,13 @@ struct World {
     running: BTreeMap<RunId, Vec<(usize, u64, usize)>>,
     unanswered: BTreeMap<Ticket, Action>,
     calm: bool,
+    /// What happened, of which partition and message.
+    facts: BTreeSet<(usize, usize, Seen)>,
+    /// What was reported and not answered.
+    reports: Vec<Evidence>,
+    ledger: Ledger,
+    /// Messages that had ended when the consumer crashed, and of which no end was reported.
+    untold: BTreeSet<(usize, usize)>,
 }
 
 fn settings(random: &mut Random) -> Settings {
@@ -134,13 +145,16 @@ impl World {
                 offset += if random.percent(20) { 1 + random.below(5) as i64 } else { 1 };
             }
         }
-        let core = Core::new(settings.clone(), random.next()).unwrap();
+        let core = Core::new(settings.clone(), random.next()).unwrap().with_witness(witness());
         let (running, unanswered) = Default::default();
-        Self { random, settings, core, now_ms: 1, partitions, running, unanswered, calm: false }
+        let (facts, reports, untold) = Default::default();
+        let ledger = acknowledged();
+        let (now_ms, calm) = (1, false);
+        Self { random, settings, core, now_ms, partitions, running, unanswered, calm, facts, reports, ledger, untold }
     }
 
     fn delivery(&self, number: usize, index: usize, offset: i64) -> Delivery {
-        Delivery {
+        let delivery = Delivery {
             from: partition(number as u32),
             offset,
             key: self.partitions[number].log[index].key.clone(),
@@ -148,6 +162,58 @@ impl World {
             headers: Headers::default(),
             timestamp_ms: None,
             delivered_before: None,
+        };
+        stamped(delivery, PRODUCER, index as u64 + 1)
+    }
+
+    /// What is said, as far as the ledger knows.
+    fn is_told(&self, number: usize, index: usize, seen: Seen) -> bool {
+        let consumed = self.ledger.consumed(GROUP, &name(PRODUCER, number as u32));
+        consumed.is_some_and(|evidence| evidence.of(seen).contains(index as u64 + 1))
+    }
+
+    fn has_told_end(&self, number: usize, index: usize) -> bool {
+        let consumed = self.ledger.consumed(GROUP, &name(PRODUCER, number as u32));
+        consumed.is_some_and(|evidence| evidence.ended().contains(index as u64 + 1))
+    }
+
+    /// Takes reports that are due, or answers some: also those that were stored may be said to have failed.
+    fn report(&mut self) {
+        let witness = self.core.witness().unwrap();
+        if self.calm || witness.report_due_ms().is_some_and(|due_ms| due_ms <= self.now_ms) {
+            self.reports.extend(witness.take_reports(0));
+        }
+        for report in std::mem::take(&mut self.reports) {
+            if !self.calm && self.random.percent(50) {
+                self.reports.push(report);
+                continue;
+            }
+            let stored = self.calm || self.random.percent(70);
+            if stored || self.random.percent(30) {
+                self.ledger.add(&Evidence::decode(&report.encode()).unwrap());
+            }
+            self.core.witness().unwrap().reported(report, stored, self.now_ms);
+        }
+    }
+
+    /// Nothing is said that did not happen; and no number is missing, unless its consumer crashed before it had said all.
+    fn check_evidence(&self) {
+        for number in 0..PARTITIONS as usize {
+            for index in 0..MESSAGES {
+                for seen in [Seen::Applied, Seen::DeadLettered, Seen::Parked] {
+                    let (told, happened) =
+                        (self.is_told(number, index, seen), self.facts.contains(&(number, index, seen)));
+                    assert!(happened || !told, "{index} of {number} is said to be {seen:?}");
+                }
+            }
+        }
+        for (name, account) in self.ledger.accounts(GROUP, "orders") {
+            let excused = self.untold.iter().filter(|(number, _)| *number == name.partition.partition as usize);
+            let mut open: Ranges = account.not_delivered.clone();
+            open.union(&account.not_ended);
+            excused.for_each(|(_, index)| _ = open.remove_range(*index as u64 + 1..=*index as u64 + 1));
+            assert!(open.is_empty(), "{name}: {open:?} of {account:?}");
+            assert!(account.not_acknowledged.is_empty() && account.not_stored.is_empty());
         }
     }
 
@@ -263,9 +329,13 @@ impl World {
         match action {
             Action::Settle { settlements, .. } => settlements.iter().for_each(|settlement| self.settle(settlement)),
             Action::DeadLetter { letter, .. } => {
-                self.end(letter.delivery.from.partition as usize, Self::index(&letter.delivery));
+                let (number, index) = (letter.delivery.from.partition as usize, Self::index(&letter.delivery));
+                self.facts.insert((number, index, Seen::DeadLettered));
+                self.end(number, index);
             }
             Action::Park { partition, key, messages, .. } => {
+                let number = partition.partition as usize;
+                self.facts.extend(messages.iter().map(|each| (number, Self::index(&each.delivery), Seen::Parked)));
                 let state = &mut self.partitions[partition.partition as usize];
                 for parked in messages {
                     state.last_position += 1;
@@ -411,6 +481,9 @@ impl World {
         for ((number, _, index), outcome) in messages.iter().zip(&outcomes) {
             if *outcome == Outcome::Done {
                 self.end(*number, *index);
+                self.facts.insert((*number, *index, Seen::Applied));
+                let delivery = self.delivery(*number, *index, 0);
+                self.core.witness().unwrap().saw(&delivery, Seen::Applied, self.now_ms);
             }
         }
         Some((run, if alike { Outcomes::All(outcomes[0].clone()) } else { Outcomes::Each(outcomes) }))
@@ -426,7 +499,12 @@ impl World {
         (0..PARTITIONS as usize).for_each(|number| self.unassign(number));
         self.unanswered.clear();
         let seed = self.random.next();
-        self.core = Core::new(self.settings.clone(), seed).unwrap();
+        self.core = Core::new(self.settings.clone(), seed).unwrap().with_witness(witness());
+        self.reports.clear();
+        // What has not ended comes again. What has may be settled.
+        let ended = self.facts.iter().map(|(number, index, _)| (*number, *index));
+        let untold: Vec<(usize, usize)> = ended.filter(|(number, index)| !self.has_told_end(*number, *index)).collect();
+        self.untold.extend(untold);
     }
 
     fn some<T: Copy>(&mut self, all: Vec<T>) -> Option<T> {
@@ -470,6 +548,7 @@ impl World {
             }
         }
         self.take();
+        self.report();
     }
 
     /// Nothing fails any more: everything has to end.
@@ -498,6 +577,7 @@ impl World {
                 self.answer(ticket);
                 self.take();
             }
+            self.report();
             if self.is_over() {
                 return;
             }
@@ -526,12 +606,24 @@ impl World {
     }
 }
 
+/// What the producer of all messages said.
+fn acknowledged() -> Ledger {
+    let acknowledged: Ranges = [1..=MESSAGES as u64].into_iter().collect();
+    let evidence = SequenceEvidence { highest: MESSAGES as u64, acknowledged, ..SequenceEvidence::default() };
+    let of = |number| ReportedSequence { epoch: 7, partition: partition(number), evidence: evidence.clone() };
+    let mut ledger = Ledger::default();
+    let instance = name(PRODUCER, 0).instance;
+    Evidence::split(&instance, 0, (0..PARTITIONS).map(of)).iter().for_each(|report| ledger.add(report));
+    ledger
+}
+
 fn run(seed: u64) {
     let mut world = World::new(seed);
     for _ in 0..CHAOS_STEPS {
         world.step();
     }
     world.calm_down();
+    world.check_evidence();
 }
 
 #[test]

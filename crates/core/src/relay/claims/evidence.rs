@@ -78,7 +78,7 @@ impl<T> Claims<T> {
         };
         let (epoch, instance, at_ms) = (shard.epoch, report.instance.clone(), report.at_ms);
         let (ours, older): (Vec<_>, Vec<_>) = report.sequences.into_iter().partition(|one| one.epoch == epoch);
-        let ours = Report { instance, at_ms, sequences: ours };
+        let ours = Report { instance, at_ms, sequences: ours, consumption: None };
         if stored {
             shard.sequences.reported(ours);
         } else {
