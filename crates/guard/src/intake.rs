@@ -5,9 +5,12 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "some stores need less of it than others"))]
 mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -22,6 +25,8 @@ use crate::Weakness;
 use crate::side::StoreError;
 
 pub use crate::side::Place;
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlIntake;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresIntake;
 #[cfg(feature = "sqlite")]

@@ -16,7 +16,7 @@ use crate::{
     Inbox, Open, PRUNE_MARGIN, PRUNE_ROWS, Pruned, Redelivery, State, Strength, Weakness,
 };
 
-mod sql;
+pub(crate) mod sql;
 
 /// How long a statement waits for a lock unless [`MysqlGuard::lock_wait`] says otherwise.
 const LOCK_WAIT: Duration = Duration::from_secs(5);

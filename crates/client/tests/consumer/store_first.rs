@@ -10,10 +10,13 @@ use baton::{Delivery, Received, TopicPartition};
 use baton_core::Retry;
 use baton_engine::kafka::KafkaEngine;
 use baton_engine::{Engine, EngineProducer, ProducerOptions, Record, TopicSpec};
-use baton_guard::intake::{Intake, IntakeFuture, Ownership, Place, PostgresIntake, Progress, SqliteIntake, Taken};
+use baton_guard::intake::{
+    Intake, IntakeFuture, MysqlIntake, Ownership, Place, PostgresIntake, Progress, SqliteIntake, Taken,
+};
 use baton_guard::side::StoreError;
 use baton_guard::{Sqlite, Weakness};
 use baton_testkit::servers::Server;
+use mysql_async::prelude::Queryable;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
@@ -44,6 +47,7 @@ const STEPS: &[&str] = &[
 enum Database {
     Sqlite { path: PathBuf, _folder: tempfile::TempDir },
     Postgres(Server),
+    Mariadb(Server),
 }
 
 fn pool(port: u16) -> deadpool_postgres::Pool {
@@ -51,6 +55,11 @@ fn pool(port: u16) -> deadpool_postgres::Pool {
     config.host("127.0.0.1").port(port).user("postgres").dbname("postgres").connect_timeout(Duration::from_secs(5));
     let manager = deadpool_postgres::Manager::new(config, tokio_postgres::NoTls);
     deadpool_postgres::Pool::builder(manager).max_size(4).build().unwrap()
+}
+
+fn mysql_pool(port: u16) -> mysql_async::Pool {
+    let options = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(port).user(Some("root"));
+    mysql_async::Pool::new(options.db_name(Some("test")).prefer_socket(false))
 }
 
 impl Database {
@@ -67,10 +76,34 @@ impl Database {
         Self::Postgres(server)
     }
 
+    async fn mariadb() -> Self {
+        let server = tokio::task::spawn_blocking(|| Server::start("mariadb")).await.unwrap();
+        MysqlIntake::new(mysql_pool(server.port())).prepare().await.unwrap();
+        Self::Mariadb(server)
+    }
+
     fn intake(&self) -> Arc<dyn Intake> {
         match self {
+            Self::Mariadb(server) => Arc::new(MysqlIntake::new(mysql_pool(server.port()))),
             Self::Sqlite { path, .. } => Arc::new(SqliteIntake::new(&Sqlite::open(path).unwrap())),
             Self::Postgres(server) => Arc::new(PostgresIntake::new(pool(server.port()))),
+        }
+    }
+
+    async fn forget_all(&self) {
+        let tables = ["baton_stored", "baton_stored_place"];
+        for table in tables {
+            let sql = format!("DELETE FROM {table}");
+            match self {
+                Self::Sqlite { path, .. } => {
+                    let database = Sqlite::open(path).unwrap();
+                    database.run(move |connection| connection.execute_batch(&sql)).await.unwrap().unwrap();
+                }
+                Self::Postgres(server) => pool(server.port()).get().await.unwrap().batch_execute(&sql).await.unwrap(),
+                Self::Mariadb(server) => {
+                    mysql_pool(server.port()).get_conn().await.unwrap().query_drop(sql).await.unwrap();
+                }
+            }
         }
     }
 
@@ -140,7 +173,8 @@ impl Intake for Probed {
             self.there()?;
             self.inner.append(ownership, messages, acknowledged).await?;
             let partition = ownership.place.partition.partition;
-            self.log.say(format!("stored {partition} {}", messages.last().unwrap().offset + 1));
+            let next = messages.last().unwrap().offset + 1;
+            self.log.say(format!("stored {partition} {next} {}", ownership.epoch));
             self.log.step("after storing").await;
             Ok(())
         })
@@ -315,23 +349,26 @@ async fn killed_at(step: &'static str, database: &Database) {
     next.stop(WAIT).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_is_stored_or_handled_wherever_a_consumer_on_sqlite_is_killed() {
+async fn killed_at_each_step(database: &Database) {
     for step in STEPS {
-        killed_at(step, &Database::sqlite().await).await;
+        database.forget_all().await;
+        killed_at(step, database).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_is_stored_or_handled_wherever_a_consumer_on_sqlite_is_killed() {
+    killed_at_each_step(&Database::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_acknowledged_is_stored_or_handled_wherever_a_consumer_on_postgres_is_killed() {
-    let database = Database::postgres().await;
-    for step in STEPS {
-        if let Database::Postgres(server) = &database {
-            let client = pool(server.port()).get().await.unwrap();
-            client.batch_execute("TRUNCATE baton_stored, baton_stored_place").await.unwrap();
-        }
-        killed_at(step, &database).await;
-    }
+    killed_at_each_step(&Database::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_is_stored_or_handled_wherever_a_consumer_on_mariadb_is_killed() {
+    killed_at_each_step(&Database::mariadb().await).await;
 }
 
 /// The engine delivers them again, and no guard is there to notice: they are known by their offsets.
@@ -372,14 +409,20 @@ async fn a_replaced_owner_writes_nothing() {
     // As another member does that was given the partition.
     let other = database.intake().take(&place(0), None).await.unwrap();
     world.send_many(0, 5, 5, 1).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!((world.ids().len(), world.log.settled(0)), (5, 5), "nothing of it was stored or acknowledged");
-    assert!(database.rows(0).await.is_empty());
     // The engine never took the partition away, so nobody else has it: the group is joined anew, and the place taken once more.
     let effects = world.until_effects(10).await;
     assert_order_per_key(&effects);
     let taken = database.intake().take(&place(0), None).await.unwrap();
     assert!(taken.ownership.epoch > other.ownership.epoch + 1, "it was not taken once more");
+    for seen in world.log.seen() {
+        if let Seen::Said(text) = seen
+            && let Some(["stored", _, next, epoch]) = text.split(' ').collect::<Vec<_>>().first_chunk()
+            && next.parse::<i64>().unwrap() > 5
+        {
+            assert!(epoch.parse::<i64>().unwrap() > other.ownership.epoch, "{text}, by whoever was replaced");
+        }
+    }
+    assert_stored_before_acknowledged(&world.log);
     consumer.stop(WAIT).await.unwrap();
     while let Ok(Some(notice)) = tokio::time::timeout(Duration::from_millis(10), notices.next()).await {
         assert!(!matches!(notice, Notice::Consumer(Report::NoDeliveries { .. })), "{notice:?}");

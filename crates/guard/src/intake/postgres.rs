@@ -206,18 +206,6 @@ fn failed(error: &Error) -> StoreError {
     }
 }
 
-/// Bounds a call that may be refused.
-async fn bounded<T>(call: impl Future<Output = Result<T, IntakeError>>) -> Result<T, IntakeError> {
-    within(STORE, async {
-        match call.await {
-            Err(IntakeError::Store(error)) => Err(error),
-            Err(IntakeError::Fenced) => Ok(Err(IntakeError::Fenced)),
-            Ok(done) => Ok(Ok(done)),
-        }
-    })
-    .await?
-}
-
 impl Intake for PostgresIntake {
     fn take<'a>(&'a self, place: &'a Place, known: Option<(i64, &'a str)>) -> IntakeFuture<'a, Taken, StoreError> {
         Box::pin(within(STORE, self.taken(place, known)))
@@ -229,7 +217,7 @@ impl Intake for PostgresIntake {
         messages: &'a [Delivery],
         acknowledged: Option<i64>,
     ) -> IntakeFuture<'a, ()> {
-        Box::pin(bounded(self.insert(ownership, messages, acknowledged)))
+        Box::pin(rows::bounded(STORE, self.insert(ownership, messages, acknowledged)))
     }
 
     fn read<'a>(
@@ -242,7 +230,7 @@ impl Intake for PostgresIntake {
     }
 
     fn advance<'a>(&'a self, ownership: &'a Ownership, progress: &'a Progress) -> IntakeFuture<'a, ()> {
-        Box::pin(bounded(async move {
+        Box::pin(rows::bounded(STORE, async move {
             let (group, topic, partition) = names(&ownership.place)?;
             let Progress { frontier, metadata, acknowledged } = progress;
             let epoch = &ownership.epoch;
@@ -251,7 +239,7 @@ impl Intake for PostgresIntake {
     }
 
     fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()> {
-        Box::pin(bounded(async move {
+        Box::pin(rows::bounded(STORE, async move {
             let (group, topic, partition) = names(&ownership.place)?;
             self.write(RESTART, &[&group, &topic, &partition, &ownership.epoch, &at]).await
         }))

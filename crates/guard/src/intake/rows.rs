@@ -3,7 +3,8 @@
 use baton_core::{Delivery, TopicPartition};
 use bytes::Bytes;
 
-use super::{Ownership, Place, Taken};
+use super::{IntakeError, Ownership, Place, Taken};
+use crate::side::rows::within;
 use crate::side::{StoreError, codec};
 
 /// What was read of a message: position, key, payload, headers and timestamp.
@@ -41,4 +42,19 @@ pub(super) fn taken(place: &Place, read: ReadPlace) -> Taken {
 /// Positions of messages that are appended: the first, and the first one behind them. `None` if there are none.
 pub(super) fn span(messages: &[Delivery]) -> Option<(i64, i64)> {
     Some((messages.first()?.offset, messages.last()?.offset.saturating_add(1)))
+}
+
+/// Bounds a call that may be refused.
+pub(super) async fn bounded<T>(
+    store: &'static str,
+    call: impl Future<Output = Result<T, IntakeError>>,
+) -> Result<T, IntakeError> {
+    within(store, async {
+        match call.await {
+            Err(IntakeError::Store(error)) => Err(error),
+            Err(IntakeError::Fenced) => Ok(Err(IntakeError::Fenced)),
+            Ok(done) => Ok(Ok(done)),
+        }
+    })
+    .await?
 }

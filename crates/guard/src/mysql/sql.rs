@@ -105,7 +105,7 @@ pub(super) const PRUNE_FRONTIER: &str =
 
 const LOST: &str = "a crash takes the last commits back: effects of messages that were acknowledged are missing";
 
-pub(super) const SETTINGS: &[Durable] = &[
+pub(crate) const SETTINGS: &[Durable] = &[
     Durable { setting: "innodb_flush_log_at_trx_commit", fine: &["1"], wanted: "1", consequence: LOST },
     Durable {
         setting: "innodb_doublewrite",

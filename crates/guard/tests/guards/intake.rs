@@ -6,12 +6,14 @@ use std::sync::Arc;
 use baton_core::{Delivery, Headers, TopicPartition};
 use baton_guard::Sqlite;
 use baton_guard::intake::conformance::{IntakeSubject, run};
-use baton_guard::intake::{Intake, Place, PostgresIntake, Progress, SqliteIntake};
+use baton_guard::intake::{Intake, MysqlIntake, Place, PostgresIntake, Progress, SqliteIntake};
 use baton_testkit::servers::Server;
+use mysql_async::prelude::Queryable;
 
-use crate::postgres;
+use crate::{mysql, postgres};
 
 struct OnPostgres(Server);
+struct OnMariadb(Server);
 struct OnSqlite(PathBuf);
 
 impl IntakeSubject for OnPostgres {
@@ -21,6 +23,16 @@ impl IntakeSubject for OnPostgres {
 
     async fn intake(&self) -> Arc<dyn Intake> {
         Arc::new(PostgresIntake::new(postgres::pool(self.0.port(), 4)))
+    }
+}
+
+impl IntakeSubject for OnMariadb {
+    fn name(&self) -> &'static str {
+        "MariaDB"
+    }
+
+    async fn intake(&self) -> Arc<dyn Intake> {
+        Arc::new(MysqlIntake::new(mysql::pool(self.0.port(), 4)))
     }
 }
 
@@ -42,6 +54,16 @@ async fn passes(subject: &impl IntakeSubject) {
 async fn an_intake_on_postgres_passes_the_suite() {
     let subject = OnPostgres(Server::start("postgres"));
     let intake = PostgresIntake::new(postgres::pool(subject.0.port(), 2));
+    let (once, twice) = tokio::join!(intake.prepare(), intake.prepare());
+    once.unwrap();
+    twice.unwrap();
+    passes(&subject).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intake_on_mariadb_passes_the_suite() {
+    let subject = OnMariadb(Server::start("mariadb"));
+    let intake = MysqlIntake::new(mysql::pool(subject.0.port(), 2));
     let (once, twice) = tokio::join!(intake.prepare(), intake.prepare());
     once.unwrap();
     twice.unwrap();
@@ -97,6 +119,18 @@ async fn the_rights_that_the_documents_name_are_enough_for_an_intake() {
     client.batch_execute(roles).await.unwrap();
     client.batch_execute(&crate::block("CONSUMER.md", "sql", 0)).await.unwrap();
     used(&PostgresIntake::new(postgres::pool_of("consumer", server.port(), 1))).await;
+
+    let server = Server::start("mariadb");
+    let admin = mysql::pool(server.port(), 1);
+    let missing = MysqlIntake::new(admin.clone()).take(&place(), None).await.unwrap_err();
+    assert!(missing.0.contains("call prepare() once"), "{missing}");
+    MysqlIntake::new(admin.clone()).prepare().await.unwrap();
+    let mut client = admin.get_conn().await.unwrap();
+    client.query_drop("CREATE USER consumer").await.unwrap();
+    for grant in crate::block("CONSUMER.md", "sql", 0).split(';').map(str::trim).filter(|grant| !grant.is_empty()) {
+        client.query_drop(grant).await.unwrap();
+    }
+    used(&MysqlIntake::new(mysql::pool_of("consumer", server.port(), 1))).await;
 }
 
 /// Whoever chose that commits are not waited for is told what that means for messages that the engine has forgotten.

@@ -556,7 +556,7 @@ impl Desk {
             Command::Release(partitions, answer) => {
                 self.let_finish(&partitions).await;
                 self.acknowledge().await;
-                self.note(&partitions).await;
+                let _ = tokio::time::timeout(STORED_WAIT, self.note(&partitions)).await;
                 partitions.iter().for_each(|partition| _ = self.shelves.remove(partition));
                 // Who asked may have gone.
                 let _ = answer.send(self.inner.release(&partitions).await);
