@@ -3,18 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_core::relay::{Claims, Limits, ROWS_MAX_DEFAULT, Shares};
+use baton_core::relay::{Limits, ROWS_BYTES_MAX_DEFAULT};
 use baton_core::stamp::Instance;
 use baton_engine::{Engine, ProducerOptions};
 use baton_outbox::{Lease, OutboxStore};
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, Options};
-use super::sending::Sending;
-use super::topics::Topics;
+use super::driver::{Driver, Options, Parts};
 use super::{Relay, RelayBoard, RelayError};
 use crate::Baton;
-use crate::producer::clock::Clock;
 use crate::producer::evidence;
 use crate::producer::random::Random;
 
@@ -24,8 +21,10 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(10);
 pub const POLL_DEFAULT: Duration = Duration::from_millis(500);
 /// How long the engine's client waits for more to send together, in milliseconds: rows come in batches already.
 pub const RELAY_LINGER_MS_DEFAULT: u64 = 0;
-/// Bytes of rows in memory: a second of what a fast engine takes.
-pub const INFLIGHT_BYTES_MAX_DEFAULT: usize = 16 << 20;
+/// Bytes of rows in memory; see [`ROWS_BYTES_MAX_DEFAULT`].
+pub const INFLIGHT_BYTES_MAX_DEFAULT: usize = ROWS_BYTES_MAX_DEFAULT;
+/// With fewer rows at a time partitions have no room beside each other.
+const ROWS_MAX_MIN: usize = 16;
 /// The engine's client never gives a message up by itself: if it did, later ones could go before it.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 /// Shortest lease: three renewals must fit in, on a database that is busy.
@@ -39,8 +38,7 @@ pub struct RelayBuilder {
     member: Option<String>,
     lease: Duration,
     poll: Duration,
-    rows_max: usize,
-    bytes_max: usize,
+    limits: Limits,
     linger_ms: u64,
     keep_done: Option<Duration>,
     evidence: bool,
@@ -56,8 +54,7 @@ impl Baton {
             member: None,
             lease: LEASE_DEFAULT,
             poll: POLL_DEFAULT,
-            rows_max: ROWS_MAX_DEFAULT,
-            bytes_max: INFLIGHT_BYTES_MAX_DEFAULT,
+            limits: Limits::default(),
             linger_ms: RELAY_LINGER_MS_DEFAULT,
             keep_done: None,
             evidence: true,
@@ -87,13 +84,13 @@ impl RelayBuilder {
 
     /// Rows that are worked on at a time (8,192).
     pub fn rows_max(mut self, rows: usize) -> Self {
-        self.rows_max = rows;
+        self.limits.rows_max = rows;
         self
     }
 
     /// Bytes of rows in memory; see [`INFLIGHT_BYTES_MAX_DEFAULT`]. One row at least is always taken.
     pub fn inflight_bytes_max(mut self, bytes: usize) -> Self {
-        self.bytes_max = bytes;
+        self.limits.bytes_max = bytes;
         self
     }
 
@@ -131,11 +128,13 @@ impl RelayBuilder {
         if self.lease < LEASE_MIN {
             return Err(RelayError::Setting(format!("a lease lasts {LEASE_MIN:?} at least, not {:?}", self.lease)));
         }
-        if self.rows_max < 16 || self.bytes_max == 0 || self.poll.is_zero() {
-            let wrong = "rows_max is 16 at least, and neither inflight_bytes_max nor poll is 0";
-            return Err(RelayError::Setting(wrong.to_owned()));
+        if self.limits.rows_max < ROWS_MAX_MIN || self.limits.bytes_max == 0 || self.poll.is_zero() {
+            let wrong = format!("rows_max is {ROWS_MAX_MIN} at least, and neither inflight_bytes_max nor poll is 0");
+            return Err(RelayError::Setting(wrong));
         }
         let name = self.store.name().await?;
+        // A name that is too long for an instance was given by hand.
+        let instance = Instance::new(name).map_err(|error| RelayError::Setting(error.to_string()))?;
         let mut random = Random::new()?;
         let member = self.member.unwrap_or_else(|| format!("relay-{:016x}", random.u64()));
         let options = ProducerOptions {
@@ -145,37 +144,24 @@ impl RelayBuilder {
             settings: self.settings,
         };
         let producer = self.engine.producer(options).await?;
-        // A name that is too long for an instance was given by hand.
-        let instance = Instance::new(name.clone()).map_err(|error| RelayError::Setting(error.to_string()))?;
         let (reported, reports) = mpsc::unbounded_channel();
         let evidence = self.evidence.then(|| {
             let told = move |reports| _ = reported.send(reports);
             let through = evidence::Through::Shared(Arc::clone(&producer));
-            evidence::start(Arc::clone(&self.engine), through, evidence::warn, told)
+            (evidence::start(Arc::clone(&self.engine), through, evidence::warn, told), reports)
         });
         let board = RelayBoard::default();
-        let limits = Limits { rows_max: self.rows_max, ..Limits::default() };
         let options = Options {
-            lease: Lease { member: member.clone(), lasts: self.lease },
+            lease: Lease { member, lasts: self.lease },
             poll: self.poll,
-            bytes_max: self.bytes_max,
+            limits: self.limits,
             keep_done: self.keep_done,
-            name,
+            instance,
         };
+        let (store, shown) = (self.store, board.clone());
+        let driver =
+            Driver::new(options, Parts { engine: self.engine, producer, store, evidence, random, board: shown });
         let (commands, received) = mpsc::channel(1);
-        let driver = Driver::new(
-            options,
-            self.engine,
-            self.store,
-            Claims::new(limits),
-            Shares::new(member),
-            Sending::new(producer, instance),
-            Topics::default(),
-            evidence.map(|evidence| (evidence, reports)),
-            random,
-            Clock::start(),
-            board.clone(),
-        );
         let driver = tokio::spawn(driver.run(received));
         Ok(Relay { commands, driver: Some(driver), board })
     }

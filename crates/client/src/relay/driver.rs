@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::Report;
-use baton_core::relay::{Change, Claims, Shares};
-use baton_engine::Engine;
+use baton_core::relay::{Change, Claims, Limits, Shares};
+use baton_core::stamp::Instance;
+use baton_engine::{Engine, EngineProducer};
 use baton_outbox::{Lease, Look, OutboxError, OutboxStore, Search, Written};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use super::metrics::RelayMetrics;
 use super::sending::{Content, Sending};
@@ -19,7 +20,7 @@ use super::topics::Topics;
 use super::{Command, RelayBoard, RelayError};
 use crate::producer::clock::{Clock, wall_ms, whole_ms};
 use crate::producer::random::Random;
-use jobs::Came;
+use jobs::{Came, Jobs};
 
 /// Rows that one query brings at most.
 const LOOK_ROWS_MAX: usize = 2_000;
@@ -33,32 +34,47 @@ const DATABASE_WAIT_MS: u64 = 300;
 const PRUNE_INTERVAL_MS: u64 = 5_000;
 /// A lease is renewed so many times while it lasts.
 const BEATS: u64 = 3;
+/// After so many leases what was asked of the database is given up, and the connection with it: a server that hangs keeps its connections
+/// open for ever, and who hears nothing for so long has lost its leases anyway.
+const TURN_LEASES: u32 = 3;
+/// See [`TURN_LEASES`]; but not before so long: with short leases a busy database would be asked anew, each time from a new connection on, and
+/// never be heard.
+const TURN_MAX_MIN: Duration = Duration::from_secs(10);
 
+/// How it is to work.
 pub(super) struct Options {
     pub(super) lease: Lease,
     pub(super) poll: Duration,
-    pub(super) bytes_max: usize,
+    pub(super) limits: Limits,
     pub(super) keep_done: Option<Duration>,
-    pub(super) name: String,
+    /// Of the outbox: shards are called after it.
+    pub(super) instance: Instance,
 }
 
-type Evidence = (mpsc::Sender<Vec<Report>>, mpsc::UnboundedReceiver<Vec<(Report, bool)>>);
+/// What it works with.
+pub(super) struct Parts {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) producer: Arc<dyn EngineProducer>,
+    pub(super) store: Arc<dyn OutboxStore>,
+    pub(super) evidence: Option<Evidence>,
+    pub(super) random: Random,
+    pub(super) board: RelayBoard,
+}
+
+pub(super) type Evidence = (mpsc::Sender<Vec<Report>>, mpsc::UnboundedReceiver<Vec<(Report, bool)>>);
 
 pub(super) struct Driver {
     options: Options,
-    engine: Arc<dyn Engine>,
-    store: Arc<dyn OutboxStore>,
+    parts: Parts,
     claims: Claims<Content>,
     shares: Shares,
     sending: Sending,
     topics: Topics,
-    evidence: Option<Evidence>,
+    /// A set of reports is being sent.
     reporting: bool,
-    random: Random,
     clock: Clock,
-    board: RelayBoard,
     metrics: RelayMetrics,
-    jobs: JoinSet<Came>,
+    jobs: Jobs,
     /// Between two queries.
     search: Option<Box<dyn Search>>,
     look_ms: u64,
@@ -83,37 +99,21 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    #[allow(clippy::too_many_arguments, reason = "called once, with what it is made of")]
-    pub(super) fn new(
-        options: Options,
-        engine: Arc<dyn Engine>,
-        store: Arc<dyn OutboxStore>,
-        claims: Claims<Content>,
-        shares: Shares,
-        sending: Sending,
-        topics: Topics,
-        evidence: Option<Evidence>,
-        random: Random,
-        clock: Clock,
-        board: RelayBoard,
-    ) -> Self {
-        let search = Some(store.search());
+    pub(super) fn new(options: Options, parts: Parts) -> Self {
         Self {
-            options,
-            engine,
-            store,
-            claims,
-            shares,
-            sending,
-            topics,
-            evidence,
+            claims: Claims::new(options.limits, Content::bytes),
+            shares: Shares::new(options.lease.member.clone()),
+            sending: Sending::new(Arc::clone(&parts.producer), options.instance.clone()),
+            topics: Topics::default(),
             reporting: false,
-            random,
-            clock,
-            board,
+            clock: Clock::start(),
             metrics: RelayMetrics::default(),
-            jobs: JoinSet::new(),
-            search,
+            jobs: Jobs::new(
+                Arc::clone(&parts.store),
+                Arc::clone(&parts.engine),
+                (options.lease.lasts * TURN_LEASES).max(TURN_MAX_MIN),
+            ),
+            search: Some(parts.store.search()),
             look_ms: 0,
             sleeping: None,
             idle: false,
@@ -129,12 +129,14 @@ impl Driver {
             pruning: false,
             halted: false,
             stop_ms: None,
+            options,
+            parts,
         }
     }
 
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), RelayError> {
         let said = self.sending.said();
-        let producer = self.sending.producer();
+        let producer = Arc::clone(&self.parts.producer);
         loop {
             let now_ms = self.clock.now_ms();
             self.round(now_ms);
@@ -143,13 +145,13 @@ impl Driver {
             }
             let due = tokio::time::Instant::from_std(self.clock.instant(self.due_ms(now_ms).max(now_ms + 1)));
             let reports = async {
-                match &mut self.evidence {
+                match &mut self.parts.evidence {
                     Some((_, reports)) => reports.recv().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                Some(came) = self.jobs.join_next() => match came {
+                Some(came) = self.jobs.next() => match came {
                     Ok(came) => self.came(came)?,
                     // One that was woken up is no failure.
                     Err(error) if error.is_cancelled() => {}
@@ -192,7 +194,7 @@ impl Driver {
 
     /// What the engine has said meanwhile.
     fn end_rows(&mut self, now_ms: u64) {
-        let random = &mut self.random;
+        let random = &mut self.parts.random;
         let ended = self.sending.take_ended(now_ms, || random.u64());
         if ended.is_empty() {
             return;
@@ -224,15 +226,13 @@ impl Driver {
             self.unwritten = None;
         }
         let done_due = self.done_since_ms.is_some_and(|since_ms| now_ms >= since_ms + DONE_LINGER_MS);
-        let worth = self.claims.waiting().len() > 0
-            || self.claims.unwritten() >= DONE_ROWS
-            || done_due
-            || self.stop_ms.is_some();
+        let worth =
+            self.claims.waiting() > 0 || self.claims.unwritten() >= DONE_ROWS || done_due || self.stop_ms.is_some();
         let change = match self.unwritten.take() {
             Some(change) => change,
             None if !worth => return,
             None => {
-                let (topics, random) = (&mut self.topics, &mut self.random);
+                let (topics, random) = (&mut self.topics, &mut self.parts.random);
                 let parked = self.claims.unwritten();
                 let change = self.claims.change(now_ms, |row| topics.place(row, now_ms, || random.u32()));
                 self.metrics.parked += (self.claims.unwritten() - parked) as u64;
@@ -242,7 +242,7 @@ impl Driver {
             }
         };
         self.writing = true;
-        jobs::write(&mut self.jobs, Arc::clone(&self.store), change, self.options.keep_done.is_some());
+        self.jobs.write(change, self.options.keep_done.is_some());
     }
 
     fn look(&mut self, now_ms: u64) {
@@ -253,44 +253,45 @@ impl Driver {
             }
         }
         let may = self.stop_ms.is_none() && !self.halted && !self.taking && now_ms >= self.look_ms;
-        if !may || self.sleeping.is_some() || self.claims.shards().is_empty() {
+        if !may || self.sleeping.is_some() {
+            return;
+        }
+        let shards = self.claims.shards();
+        if shards.is_empty() {
             return;
         }
         if self.idle {
             self.idle = false;
-            self.sleeping = Some(jobs::sleep(&mut self.jobs, Arc::clone(&self.store), self.options.poll));
+            self.sleeping = Some(self.jobs.sleep(self.options.poll));
             return;
         }
-        let room = self.claims.room();
-        let held: usize = self.sending.bytes + self.claims.waiting().map(Content::bytes).sum::<usize>();
-        let bytes_max = self.options.bytes_max.saturating_sub(held);
-        if room < self.claims.len() / 4 || room == 0 || bytes_max == 0 {
+        let (room, bytes_max) = (self.claims.room(), self.claims.room_bytes());
+        if self.search.is_none() || room < self.claims.len() / 4 || room == 0 || bytes_max == 0 {
             return;
         }
         let Some(search) = self.search.take() else { return };
         let (number, restart) = self.claims.look();
-        let shards = self.claims.shards().into_iter().collect();
-        let look = Look { restart, shards, rows_max: room.min(LOOK_ROWS_MAX), bytes_max };
-        jobs::look(&mut self.jobs, search, number, look);
+        let look = Look { restart, shards: shards.into_iter().collect(), rows_max: room.min(LOOK_ROWS_MAX), bytes_max };
+        self.jobs.look(search, look, number);
     }
 
     fn beat(&mut self, now_ms: u64) {
-        if self.beating || self.taking || now_ms < self.beat_ms || self.stop_ms.is_some() {
+        if self.beating || now_ms < self.beat_ms || self.stop_ms.is_some() {
             return;
         }
         self.beating = true;
         self.beat_ms = now_ms.saturating_add(whole_ms(self.options.lease.lasts) / BEATS);
-        jobs::beat(&mut self.jobs, Arc::clone(&self.store), self.options.lease.clone(), now_ms);
+        self.jobs.beat(self.options.lease.clone(), now_ms);
     }
 
     fn ask(&mut self, now_ms: u64) {
         while let Some(topic) = self.topics.ask(now_ms) {
-            jobs::ask(&mut self.jobs, Arc::clone(&self.engine), topic);
+            self.jobs.ask(topic);
         }
     }
 
     fn report(&mut self, now_ms: u64) {
-        let Some((evidence, _)) = self.evidence.as_ref().filter(|_| !self.reporting) else { return };
+        let Some((evidence, _)) = self.parts.evidence.as_ref().filter(|_| !self.reporting) else { return };
         let reports = self.claims.take_reports(now_ms);
         if !reports.is_empty() {
             // One set at a time, so that there is room for it.
@@ -308,7 +309,7 @@ impl Driver {
         let Some(kept) = self.options.keep_done.filter(|_| !self.pruning && now_ms >= self.prune_ms) else { return };
         self.pruning = true;
         self.prune_ms = now_ms.saturating_add(PRUNE_INTERVAL_MS);
-        jobs::prune(&mut self.jobs, Arc::clone(&self.store), kept);
+        self.jobs.prune(kept);
     }
 
     fn show(&mut self) {
@@ -316,7 +317,7 @@ impl Driver {
         self.metrics.held = self.claims.len();
         self.metrics.in_flight = self.sending.len();
         self.metrics.parked_keys = self.claims.parked_keys();
-        self.board.show(&self.metrics);
+        self.parts.board.show(&self.metrics);
     }
 
     /// What a job has brought.
@@ -378,6 +379,7 @@ impl Driver {
                     self.claims.topic_known(&topic);
                 }
             }
+            Came::Released => {}
             Came::Pruned(pruned) => {
                 self.pruning = false;
                 if let Err(error) = pruned {

@@ -54,7 +54,6 @@ pub(super) struct Item {
     pub(super) position: i64,
     pub(super) shard: u16,
     pub(super) written_ms: i64,
-    pub(super) bytes: usize,
     record: Record,
     cause: Option<String>,
 }
@@ -90,7 +89,6 @@ pub(super) struct Sending {
     said: Arc<Said>,
     producer: Arc<dyn EngineProducer>,
     stamp_header: Arc<str>,
-    pub(super) bytes: usize,
     /// The engine's client is full.
     pub(super) full: bool,
 }
@@ -101,15 +99,11 @@ impl Sending {
         let options = SendOptions { retry, in_flight_max: IN_FLIGHT_MAX, ..SendOptions::default() };
         // Nothing is numbered here: every message comes with its stamp.
         let sends = Sends::new(options, Sequences::new(instance, 0));
-        Self { sends, said: Arc::default(), producer, stamp_header: STAMP_HEADER.into(), bytes: 0, full: false }
+        Self { sends, said: Arc::default(), producer, stamp_header: STAMP_HEADER.into(), full: false }
     }
 
     pub(super) fn said(&self) -> Arc<Said> {
         Arc::clone(&self.said)
-    }
-
-    pub(super) fn producer(&self) -> Arc<dyn EngineProducer> {
-        Arc::clone(&self.producer)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -124,18 +118,15 @@ impl Sending {
     /// Takes rows whose claims are written, in their order.
     pub(super) fn accept(&mut self, outgoing: Vec<Outgoing<Content>>, now_ms: u64) {
         for Outgoing { position, shard, to, stamp, item } in outgoing {
-            let bytes = item.bytes();
             let Content { key, payload, headers, timestamp_ms, written_ms, .. } = item;
             let mut headers = headers.unwrap_or_default();
             headers.push(Arc::clone(&self.stamp_header), Some(stamp.encode()));
             let id = Some(stamp.id.shared());
             let timestamp_ms = Some(timestamp_ms.unwrap_or(written_ms));
             let record = Record { to: to.clone(), key, payload, headers, timestamp_ms, id };
-            self.bytes += bytes;
-            let item = Item { position, shard, written_ms, bytes, record, cause: None };
+            let item = Item { position, shard, written_ms, record, cause: None };
             if let Err(refused) = self.sends.accept_stamped(now_ms, &to, stamp, item) {
                 // Only when there are too many partitions at once: what is claimed is sent again by who takes the shard over.
-                self.bytes -= refused.item.bytes;
                 tracing::error!(topic = &*to.topic, partition = to.partition, "{}", refused.refusal);
             }
         }
@@ -168,7 +159,6 @@ impl Sending {
         }
         let mut ended = Vec::new();
         while let Some(Ended { item, end, .. }) = self.sends.take_ended() {
-            self.bytes -= item.bytes;
             let refused = match end {
                 End::Acknowledged => None,
                 End::GivenUp { fate, why } => {
@@ -182,8 +172,7 @@ impl Sending {
 
     /// Forgets these shards: they are somebody else's to send. What the engine has goes on, and nobody hears of it.
     pub(super) fn forget(&mut self, now_ms: u64, lost: impl Fn(u16) -> bool) {
-        let taken = self.sends.take_out(now_ms, |item| lost(item.shard));
-        self.bytes -= taken.iter().map(|taken| taken.item.bytes).sum::<usize>();
+        drop(self.sends.take_out(now_ms, |item| lost(item.shard)));
     }
 }
 

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use baton::Message;
 use baton::relay::Relay;
+use baton_testkit::proxy::{Fault, Proxy};
 
 use crate::database::{Database, Kind, numbered, on_each_database};
 use crate::support::{LONG, World, until};
 use crate::topic::{judge, read, wait_for};
 
-const LEASE: Duration = Duration::from_millis(600);
+/// Long beside what a database takes for a transaction on a machine that is busy with many other tests.
+const LEASE: Duration = Duration::from_secs(3);
 
 on_each_database!(
     committed_rows_come_in_the_order_of_their_keys_and_leave_the_table,
@@ -21,6 +23,8 @@ on_each_database!(
     a_relay_that_sleeps_is_woken_by_a_commit,
     a_row_without_a_key_that_was_let_go_is_sent,
     a_relay_that_comes_back_under_its_name_goes_on_with_what_it_left,
+    a_database_that_falls_silent_is_given_up_and_asked_anew,
+    for_a_topic_that_is_not_there_some_rows_are_parked_and_the_rest_waits_until_it_is,
 );
 
 async fn start(database: &Database, world: &World, member: &str) -> Relay {
@@ -204,7 +208,7 @@ async fn a_relay_that_sleeps_is_woken_by_a_commit(database: Database) {
     until("everything is acknowledged", || relay.metrics().acknowledged == 40).await;
     let latency = relay.metrics().latency;
     println!("{latency:?}");
-    assert!(latency.quantile(0.9).unwrap() < Duration::from_secs(1), "{latency:?}");
+    assert!(latency.quantile(0.9).unwrap() < LONG / 4, "{latency:?}");
     relay.stop(LONG).await.unwrap();
 }
 
@@ -240,4 +244,43 @@ async fn a_relay_that_comes_back_under_its_name_goes_on_with_what_it_left(databa
     wait_for(&world, "orders", 1, 1).await;
     relay.stop(LONG).await.unwrap();
     assert_eq!(database.rows().await, 0);
+}
+
+async fn a_database_that_falls_silent_is_given_up_and_asked_anew(database: Database) {
+    let Some(address) = database.address() else { return };
+    let world = World::start(&[("orders", 1)]).await;
+    let proxy = Proxy::start("127.0.0.1:0", address).await.unwrap();
+    let relay = world.baton.relay(database.store_at(proxy.address())).lease(LEASE).start().await.unwrap();
+    let mut writer = database.writer().await;
+    writer.write(vec![numbered("k", 1)]).await;
+    wait_for(&world, "orders", 1, 1).await;
+    // The connections stay open, and nothing comes: no system ends them.
+    proxy.set(Fault::Stall);
+    until("it is noticed", || relay.metrics().database_errors > 0).await;
+    let opened = proxy.connections();
+    writer.write(vec![numbered("k", 2)]).await;
+    proxy.set(Fault::None);
+    let came = wait_for(&world, "orders", 1, 2).await;
+    judge(&came);
+    assert!(proxy.connections() > opened, "on new connections: the state of the others is not known");
+    relay.stop(LONG).await.unwrap();
+}
+
+async fn for_a_topic_that_is_not_there_some_rows_are_parked_and_the_rest_waits_until_it_is(database: Database) {
+    const PARKED: u64 = 1_000;
+    const ROWS: usize = 1_500;
+    let world = World::start(&[("orders", 1)]).await;
+    let relay = start(&database, &world, "one").await;
+    let mut writer = database.writer().await;
+    let lost = |number: usize| Message::to("nowhere").payload(number.to_string());
+    writer.write((0..ROWS).map(lost).collect()).await;
+    until("as many are parked as say what is wrong", || relay.metrics().parked >= PARKED).await;
+    writer.write(vec![numbered("k", 1)]).await;
+    wait_for(&world, "orders", 1, 1).await;
+    let status = database.store().status().await.unwrap();
+    assert_eq!((status.parked, status.rows), (PARKED, ROWS as u64));
+    world.create("nowhere", 1).await;
+    let came = wait_for(&world, "nowhere", 1, ROWS - usize::try_from(PARKED).unwrap()).await;
+    assert_eq!(came.len(), ROWS - usize::try_from(PARKED).unwrap(), "those that are parked wait for somebody");
+    relay.stop(LONG).await.unwrap();
 }

@@ -1,6 +1,8 @@
 //! The way of rows from being found to being forgotten.
 
 mod evidence;
+mod loads;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,32 +11,35 @@ use bytes::Bytes;
 
 use super::window::{BadWindow, Claimed, Window};
 use crate::stamp::{Instance, Stamp};
-use crate::{Fate, MessageId, Report, Sequences, Ticket, TopicPartition};
+use crate::{Fate, MessageId, NoSequence, OthersEvidence, Sequences, Ticket, TopicPartition};
 
-use evidence::Older;
+pub use loads::STUCK_MS;
+use loads::{Loads, Room};
+use waiting::Waiting;
 
 /// How many rows a relay works on at a time: a second of what a slow engine takes, and a few MiB of small rows.
 pub const ROWS_MAX_DEFAULT: usize = 8_192;
 /// How many rows of a shard may be claimed at a time: its window is written anew with each claim, and stays within a page of the database.
 pub const WINDOW_ROWS_MAX: usize = 512;
-/// How much of what a relay works on may be for one partition, as a divisor.
-const PARTITION_SHARE: usize = 4;
-/// After so long without an acknowledgement a partition that has its share counts as stuck, in milliseconds: its rows stay in the table and
-/// leave their room to others, until it takes something again.
-pub const STUCK_MS: u64 = 5_000;
+/// How many bytes of rows a relay holds, those that the engine has among them: what a fast engine takes in some tenths of a second.
+pub const ROWS_BYTES_MAX_DEFAULT: usize = 16 << 20;
+/// So much of the room may be taken by rows of topics that are not known, as a divisor; what is more stays in the table until they are.
+const UNKNOWN_SHARE: usize = 4;
 
 /// Bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// See [`ROWS_MAX_DEFAULT`].
     pub rows_max: usize,
+    /// See [`ROWS_BYTES_MAX_DEFAULT`]. One row at least is always taken.
+    pub bytes_max: usize,
     /// See [`WINDOW_ROWS_MAX`].
     pub window_rows_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows_max: ROWS_MAX_DEFAULT, window_rows_max: WINDOW_ROWS_MAX }
+        Self { rows_max: ROWS_MAX_DEFAULT, bytes_max: ROWS_BYTES_MAX_DEFAULT, window_rows_max: WINDOW_ROWS_MAX }
     }
 }
 
@@ -115,8 +120,6 @@ struct Shard {
     /// It differs from the database and from what is being written there, or may.
     changed: bool,
     sequences: Sequences,
-    /// Of claims that were made before it was ours.
-    older: Older,
     /// Claims of others have not been read yet: nothing newer may go before them.
     resuming: bool,
     leaving: bool,
@@ -131,6 +134,7 @@ struct Under {
     /// None for those that were claimed under an older epoch.
     ticket: Option<Ticket>,
     claimed: Claimed,
+    bytes: usize,
 }
 
 /// All the rows that a relay works on.
@@ -148,9 +152,7 @@ pub struct Claims<T> {
     limits: Limits,
     now_ms: u64,
     shards: BTreeMap<u16, Shard>,
-    waiting: VecDeque<Row<T>>,
-    /// Positions of those that wait.
-    waits: HashSet<i64>,
+    waiting: Waiting<T>,
     under: HashMap<i64, Under>,
     /// Claimed, and to be handed over once that is written.
     claiming: Vec<Outgoing<T>>,
@@ -169,13 +171,11 @@ pub struct Claims<T> {
     parked_rows: HashSet<i64>,
     /// How many rows were parked here.
     parks: u64,
-    loads: HashMap<TopicPartition, Load>,
-    /// What was passed over because it takes nothing now.
-    stuck: HashSet<TopicPartition>,
+    loads: Loads,
     stuck_topics: HashSet<Arc<str>>,
     restart: bool,
-    /// Of shards that are not ours any more, and those that could not be sent.
-    reports: Vec<Report>,
+    /// Of claims under older epochs, and of shards that are not ours any more.
+    others: OthersEvidence,
 }
 
 /// The change that is being written.
@@ -187,23 +187,14 @@ struct Writing {
     parked: usize,
 }
 
-/// What is under way to a partition.
-#[derive(Debug)]
-struct Load {
-    rows: usize,
-    /// When it took something last, or began to.
-    moved_ms: u64,
-}
-
 impl<T> Claims<T> {
-    /// No shard yet.
-    pub fn new(limits: Limits) -> Self {
+    /// No shard yet. `weigh` says how many bytes of memory a row's item takes.
+    pub fn new(limits: Limits, weigh: fn(&T) -> usize) -> Self {
         Self {
             limits,
             now_ms: 0,
             shards: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            waits: HashSet::new(),
+            waiting: Waiting::new(weigh),
             under: HashMap::new(),
             claiming: Vec::new(),
             done: Vec::new(),
@@ -216,11 +207,10 @@ impl<T> Claims<T> {
             parked_keys: HashMap::new(),
             parked_rows: HashSet::new(),
             parks: 0,
-            loads: HashMap::new(),
-            stuck: HashSet::new(),
+            loads: Loads::new(limits),
             stuck_topics: HashSet::new(),
             restart: false,
-            reports: Vec::new(),
+            others: OthersEvidence::default(),
         }
     }
 
@@ -234,8 +224,8 @@ impl<T> Claims<T> {
         let window = Window::decode(window)?;
         let positions: Vec<i64> = window.iter().map(|(position, _)| position).collect();
         let sequences = Sequences::new(instance.clone(), epoch);
-        let (resuming, older) = (!positions.is_empty(), Older::default());
-        let made = Shard { epoch, instance, window, changed: false, sequences, older, resuming, leaving: false };
+        let resuming = !positions.is_empty();
+        let made = Shard { epoch, instance, window, changed: false, sequences, resuming, leaving: false };
         self.forget(shard);
         self.shards.insert(shard, made);
         self.start_again();
@@ -247,25 +237,30 @@ impl<T> Claims<T> {
     pub fn resumed(&mut self, shard: u16, rows: Vec<Row<T>>, now_ms: u64) -> Vec<Outgoing<T>> {
         let Some(ours) = self.shards.get_mut(&shard).filter(|ours| ours.resuming) else { return Vec::new() };
         ours.resuming = false;
+        let instance = ours.instance.clone();
         let mut rows: HashMap<i64, Row<T>> = rows.into_iter().map(|row| (row.position, row)).collect();
         let mut claims: Vec<(i64, Claimed)> = ours.window.iter().collect();
         // Of one sequence in the order of its numbers, which is the one in which they were claimed.
         claims.sort_by_key(|(position, claimed)| (claimed.epoch, claimed.sequence, *position));
-        let mut outgoing = Vec::with_capacity(claims.len());
+        let (mut outgoing, mut gone) = (Vec::with_capacity(claims.len()), Vec::new());
         for (position, claimed) in claims {
             let Some(row) = rows.remove(&position) else {
-                ours.window.remove(position);
-                ours.changed = true;
+                gone.push(position);
                 continue;
             };
+            let bytes = self.waiting.weigh(&row);
             let to = TopicPartition { topic: row.topic, partition: claimed.partition };
             let (epoch, sequence) = (claimed.epoch, claimed.sequence);
-            let stamp = Stamp { id: row.id, instance: ours.instance.clone(), epoch, sequence };
-            ours.older.resumed(&to, claimed);
-            load(&mut self.loads, &to, now_ms);
-            let under = Under { shard, to: to.clone(), key: row.key, ticket: None, claimed };
+            let stamp = Stamp { id: row.id, instance: instance.clone(), epoch, sequence };
+            self.loads.add(&to, shard, bytes, now_ms);
+            let under = Under { shard, to: to.clone(), key: row.key, ticket: None, claimed, bytes };
+            self.older(&instance, &under, None, now_ms);
             self.under.insert(position, under);
             outgoing.push(Outgoing { position, shard, to, stamp, item: row.item });
+        }
+        if let Some(ours) = self.shards.get_mut(&shard) {
+            ours.changed |= !gone.is_empty();
+            gone.into_iter().for_each(|position| ours.window.remove(position));
         }
         outgoing
     }
@@ -277,22 +272,24 @@ impl<T> Claims<T> {
 
     fn forget(&mut self, shard: u16) {
         let Some(mut gone) = self.shards.remove(&shard) else { return };
-        self.reports.append(&mut gone.take_reports(self.now_ms, true));
-        let loads = &mut self.loads;
+        for report in gone.sequences.take_last_reports(self.now_ms) {
+            self.others.give_back(&report.instance, report.sequences, self.now_ms);
+        }
+        let (loads, mut takes_again) = (&mut self.loads, false);
         self.under.retain(|_, under| {
             let ours = under.shard != shard;
-            if !ours {
-                unload(loads, &under.to, 0);
-            }
+            takes_again |= !ours && loads.remove(&under.to, shard, under.bytes, None);
             ours
         });
         self.claiming.retain(|outgoing| outgoing.shard != shard);
         let gone = &mut self.gone_set;
         self.done.retain(|(of, position)| *of != shard || !gone.remove(position));
         self.parked.retain(|parked| parked.shard != shard || !gone.remove(&parked.position));
-        self.leave_waiting(|row| row.shard == shard);
+        self.waiting.remove(|row| row.shard == shard);
         self.write_again();
-        self.unstick();
+        if takes_again {
+            self.start_again();
+        }
     }
 
     /// What is being written will have to be written once more: with less in it, or because it was refused.
@@ -308,7 +305,7 @@ impl<T> Claims<T> {
     pub fn leave(&mut self, shard: u16) {
         if let Some(ours) = self.shards.get_mut(&shard) {
             ours.leaving = true;
-            self.leave_waiting(|row| row.shard == shard);
+            self.waiting.remove(|row| row.shard == shard);
         }
     }
 
@@ -339,6 +336,11 @@ impl<T> Claims<T> {
         self.limits.rows_max.saturating_sub(self.waiting.len() + self.under.len())
     }
 
+    /// How many more bytes of rows may be found.
+    pub fn room_bytes(&self) -> usize {
+        self.limits.bytes_max.saturating_sub(self.waiting.bytes() + self.loads.bytes())
+    }
+
     /// How many rows are being worked on.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.under.len()
@@ -349,9 +351,9 @@ impl<T> Claims<T> {
         self.len() == 0
     }
 
-    /// Rows that wait for their claim, and what is with them.
-    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &T> {
-        self.waiting.iter().map(|row| &row.item)
+    /// How many rows wait for their claim.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// How many rows have ended, and wait for that to be written.
@@ -399,9 +401,8 @@ impl<T> Claims<T> {
             self.parked_rows.extend(parked_rows);
             parked_keys.into_iter().for_each(|(key, position)| hold(&mut self.parked_keys, key, position));
         }
-        let parked = std::mem::take(&mut self.parked_keys);
-        self.leave_waiting(|row| is_behind(&parked, row));
-        self.parked_keys = parked;
+        let parked = &self.parked_keys;
+        self.waiting.remove(|row| is_behind(parked, row));
     }
 
     /// To be called before each query for rows. `true`: the search has to begin at the beginning of the table, because rows were left there
@@ -417,7 +418,6 @@ impl<T> Claims<T> {
         self.restart = true;
         self.since = self.looks + 1;
         self.waiting.clear();
-        self.waits.clear();
     }
 
     /// Rows that a query has brought, by position. What is known already is passed over.
@@ -433,28 +433,16 @@ impl<T> Claims<T> {
             // In the window and not under way yet: others have claimed it, and it is being read.
             let known = self.under.contains_key(&row.position)
                 || self.gone_set.contains(&row.position)
-                || self.waits.contains(&row.position)
+                || self.waiting.contains(row.position)
                 || shard.resuming && shard.window.contains(row.position);
             if !known && !self.is_parked(&row) && !self.stuck_topics.contains(&row.topic) {
-                self.waits.insert(row.position);
-                self.waiting.push_back(row);
+                self.waiting.push(row);
             }
         }
     }
 
     fn is_parked(&self, row: &Row<T>) -> bool {
         !self.parked_keys.is_empty() && is_behind(&self.parked_keys, row)
-    }
-
-    fn leave_waiting(&mut self, left: impl Fn(&Row<T>) -> bool) {
-        let waits = &mut self.waits;
-        self.waiting.retain(|row| {
-            let left = left(row);
-            if left {
-                waits.remove(&row.position);
-            }
-            !left
-        });
     }
 
     /// What is to be written now, if there is anything and nothing is being written. `place` says where a row goes.
@@ -485,72 +473,80 @@ impl<T> Claims<T> {
     fn claim(&mut self, now_ms: u64, place: &mut impl FnMut(&Row<T>) -> Placed) {
         let mut later = HashSet::new();
         let mut kept = VecDeque::new();
-        while let Some(row) = self.waiting.pop_front() {
-            let Some(shard) = self.shards.get(&row.shard) else { continue };
-            let blocked = shard.resuming || shard.window.len() >= self.limits.window_rows_max;
-            if blocked || later.contains(&row.topic) {
+        while let Some(row) = self.waiting.pop() {
+            let Some(shard) = self.shards.get(&row.shard).filter(|shard| !shard.leaving) else {
+                self.waiting.leave(&row);
+                continue;
+            };
+            if shard.resuming || later.contains(&row.topic) {
                 kept.push_back(row);
                 continue;
             }
             // Parked a moment ago by one before it.
             if self.is_parked(&row) {
-                self.waits.remove(&row.position);
+                self.waiting.leave(&row);
                 continue;
             }
             match place(&row) {
-                Placed::To(partition) => self.claim_row(row, partition, now_ms, &mut kept),
+                Placed::To(partition) => kept.extend(self.claim_row(row, partition, now_ms)),
                 Placed::Later => {
                     later.insert(Arc::clone(&row.topic));
                     kept.push_back(row);
                 }
                 Placed::Never(reason) => {
-                    self.waits.remove(&row.position);
-                    self.park(row.shard, row.position, Arc::clone(&row.topic), row.key, reason);
+                    self.waiting.leave(&row);
+                    self.park(row.shard, row.position, row.topic, row.key, reason);
                 }
             }
         }
-        self.waiting = kept;
-        if !later.is_empty() && self.waiting.len() > self.limits.rows_max / PARTITION_SHARE {
-            self.leave_waiting(|row| later.contains(&row.topic));
+        self.waiting.keep(kept);
+        if !later.is_empty() && self.waiting.len() > self.limits.rows_max / UNKNOWN_SHARE {
+            self.waiting.remove(|row| later.contains(&row.topic));
             self.stuck_topics.extend(later);
         }
     }
 
-    fn claim_row(&mut self, row: Row<T>, partition: u32, now_ms: u64, kept: &mut VecDeque<Row<T>>) {
+    /// Gives the row back if it has to wait.
+    fn claim_row(&mut self, row: Row<T>, partition: u32, now_ms: u64) -> Option<Row<T>> {
         let to = TopicPartition { topic: Arc::clone(&row.topic), partition };
-        match self.loads.get(&to) {
-            _ if !self.stuck.is_empty() && self.stuck.contains(&to) => {
-                self.waits.remove(&row.position);
-                return;
+        let shard = self.shards.get_mut(&row.shard)?;
+        match self.loads.room(&to, row.shard, shard.window.len(), now_ms) {
+            Room::Free => {}
+            Room::Full => return Some(row),
+            Room::Stuck => {
+                self.waiting.leave(&row);
+                return None;
             }
-            Some(load) if load.rows >= self.limits.rows_max / PARTITION_SHARE => {
-                if now_ms.saturating_sub(load.moved_ms) >= STUCK_MS {
-                    self.waits.remove(&row.position);
-                    self.stuck.insert(to);
-                } else {
-                    kept.push_back(row);
-                }
-                return;
-            }
-            _ => {}
         }
-        let Some(shard) = self.shards.get_mut(&row.shard) else { return };
-        let Ok(ticket) = shard.sequences.allot(&to, now_ms) else {
+        let ticket = match shard.sequences.allot(&to, now_ms) {
+            Ok(ticket) => ticket,
             // Its evidence cannot be told now: it waits until it can.
-            kept.push_back(row);
-            return;
+            Err(NoSequence::Unreported) => return Some(row),
+            Err(NoSequence::TooMany(_) | NoSequence::UsedUp | NoSequence::Closed) => {
+                // With the epoch under which it is taken next, its sequences begin anew.
+                shard.leaving = true;
+                self.waiting.leave(&row);
+                return None;
+            }
+            Err(error @ NoSequence::TopicName(_)) => {
+                self.waiting.leave(&row);
+                self.park(row.shard, row.position, row.topic, row.key, error.to_string());
+                return None;
+            }
         };
         let (epoch, sequence) = (ticket.epoch(), ticket.sequence());
         let claimed = Claimed { partition, epoch, sequence };
         shard.window.insert(row.position, claimed);
         shard.changed = true;
-        self.waits.remove(&row.position);
-        load(&mut self.loads, &to, now_ms);
+        self.waiting.leave(&row);
+        let bytes = self.waiting.weigh(&row);
+        self.loads.add(&to, row.shard, bytes, now_ms);
         let stamp = Stamp { id: row.id, instance: shard.instance.clone(), epoch, sequence };
         let (position, of) = (row.position, row.shard);
-        let under = Under { shard: of, to: to.clone(), key: row.key, ticket: Some(ticket), claimed };
+        let under = Under { shard: of, to: to.clone(), key: row.key, ticket: Some(ticket), claimed, bytes };
         self.under.insert(position, under);
         self.claiming.push(Outgoing { position, shard: of, to, stamp, item: row.item });
+        None
     }
 
     /// What [`Claims::change`] gave is written. Gives back what is to be handed over, in this order.
@@ -595,9 +591,8 @@ impl<T> Claims<T> {
         self.parked_rows.insert(position);
         if let Some(key) = key {
             hold(&mut self.parked_keys, (topic, key), position);
-            let parked = std::mem::take(&mut self.parked_keys);
-            self.leave_waiting(|row| is_behind(&parked, row));
-            self.parked_keys = parked;
+            let parked = &self.parked_keys;
+            self.waiting.remove(|row| is_behind(parked, row));
         }
         // With the window, so that it is looked at whose the shard is.
         if let Some(ours) = self.shards.get_mut(&shard) {
@@ -614,11 +609,13 @@ impl<T> Claims<T> {
             match (under.ticket.take(), refused) {
                 (Some(ticket), None) => _ = ours.sequences.acknowledged(ticket, now_ms),
                 (Some(ticket), Some(fate)) => _ = ours.sequences.abandoned(ticket, fate, now_ms),
-                (None, refused) => ours.older.ended(&under.to, under.claimed, refused),
+                (None, refused) => {
+                    let instance = ours.instance.clone();
+                    self.older(&instance, &under, Some(refused.map_or(Ok(()), Err)), now_ms);
+                }
             }
         }
-        let left = unload(&mut self.loads, &under.to, now_ms);
-        if left <= self.limits.rows_max / PARTITION_SHARE / 2 && self.stuck.remove(&under.to) {
+        if self.loads.remove(&under.to, under.shard, under.bytes, Some(now_ms)) {
             self.start_again();
         }
         Some(under)
@@ -627,17 +624,6 @@ impl<T> Claims<T> {
     /// A topic's partitions are known.
     pub fn topic_known(&mut self, topic: &str) {
         if self.stuck_topics.remove(topic) {
-            self.start_again();
-        }
-    }
-
-    /// Loads went down without acknowledgements.
-    fn unstick(&mut self) {
-        let low = self.limits.rows_max / PARTITION_SHARE / 2;
-        let loads = &self.loads;
-        let before = self.stuck.len();
-        self.stuck.retain(|to| loads.get(to).is_some_and(|load| load.rows > low));
-        if self.stuck.len() < before {
             self.start_again();
         }
     }
@@ -651,22 +637,4 @@ fn is_behind<T>(parked: &HashMap<TopicKey, i64>, row: &Row<T>) -> bool {
 
 fn hold(keys: &mut HashMap<TopicKey, i64>, key: TopicKey, position: i64) {
     keys.entry(key).and_modify(|first| *first = position.min(*first)).or_insert(position);
-}
-
-fn load(loads: &mut HashMap<TopicPartition, Load>, to: &TopicPartition, now_ms: u64) {
-    match loads.get_mut(to) {
-        Some(load) => load.rows += 1,
-        None => _ = loads.insert(to.clone(), Load { rows: 1, moved_ms: now_ms }),
-    }
-}
-
-fn unload(loads: &mut HashMap<TopicPartition, Load>, to: &TopicPartition, now_ms: u64) -> usize {
-    let Some(load) = loads.get_mut(to) else { return 0 };
-    load.rows -= 1;
-    load.moved_ms = load.moved_ms.max(now_ms);
-    let left = load.rows;
-    if left == 0 {
-        loads.remove(to);
-    }
-    left
 }

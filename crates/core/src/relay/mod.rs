@@ -12,7 +12,8 @@ mod shares;
 mod window;
 
 pub use claims::{
-    Change, Claims, Limits, Outgoing, Parked, Placed, ROWS_MAX_DEFAULT, Row, STUCK_MS, TopicKey, WINDOW_ROWS_MAX,
+    Change, Claims, Limits, Outgoing, Parked, Placed, ROWS_BYTES_MAX_DEFAULT, ROWS_MAX_DEFAULT, Row, STUCK_MS,
+    TopicKey, WINDOW_ROWS_MAX,
 };
 pub use shares::{Seen, Shares, Turnover};
 pub use window::{BadWindow, Claimed, Window};

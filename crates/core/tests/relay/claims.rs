@@ -2,17 +2,18 @@ use std::sync::Arc;
 
 use baton_core::relay::{Change, Claims, Limits, Outgoing, Placed, Row, STUCK_MS};
 use baton_core::stamp::Instance;
-use baton_core::{Fate, MessageId};
+use baton_core::{Fate, MessageId, SEQUENCES_MAX};
 use bytes::Bytes;
 
-const LIMITS: Limits = Limits { rows_max: 16, window_rows_max: 8 };
+const ROW_BYTES: usize = 10;
+const LIMITS: Limits = Limits { rows_max: 16, bytes_max: 1_000, window_rows_max: 8 };
 
 fn instance() -> Instance {
     Instance::new("outbox.0").unwrap()
 }
 
 fn ours(limits: Limits) -> Claims<()> {
-    let mut claims = Claims::new(limits);
+    let mut claims = Claims::new(limits, |_| ROW_BYTES);
     assert!(claims.gained(0, 3, instance(), &[]).unwrap().is_empty());
     claims
 }
@@ -68,7 +69,7 @@ fn who_takes_over_sends_what_was_claimed_first_and_under_the_same_stamps() {
     let window = before.change(0, to(2)).unwrap().windows[0].2.clone();
     let sent = before.written();
 
-    let mut after = Claims::new(LIMITS);
+    let mut after = Claims::new(LIMITS, |_| ROW_BYTES);
     assert_eq!(after.gained(0, 4, instance(), &window), Ok(vec![4, 7]));
     find(&mut after, vec![row(4, "orders", "a"), row(7, "orders", "b"), row(9, "orders", "a")]);
     assert_eq!(after.change(0, to(2)), None, "nothing newer goes before it");
@@ -144,6 +145,86 @@ fn a_partition_that_takes_nothing_leaves_room_to_others_and_loses_nothing() {
 
     (1..=2).for_each(|position| claims.acknowledged(position, STUCK_MS));
     assert!(claims.look().1, "what was left is looked for again");
+}
+
+/// Rows for so many partitions that take nothing, as much as there is room for.
+fn with_dead_partitions(limits: Limits, dead: u32) -> Claims<()> {
+    let mut claims = ours(limits);
+    let rows = (1..=i64::try_from(limits.rows_max).unwrap()).map(|position| row(position, "orders", ""));
+    find(&mut claims, rows.collect());
+    let mut at = 0;
+    let place = |_: &Row<()>| {
+        at += 1;
+        Placed::To(at % dead)
+    };
+    assert!(claims.change(0, place).is_some());
+    assert!(claims.written().len() >= usize::try_from(dead).unwrap());
+    // What has no room is looked at once more when it counts as stuck, and leaves.
+    assert_eq!(claims.change(STUCK_MS, |row| Placed::To(u32::try_from(row.position).unwrap() % dead)), None);
+    claims
+}
+
+#[test]
+fn however_many_partitions_take_nothing_the_window_of_their_shard_has_room_for_others() {
+    let limits = Limits { rows_max: 1_000, bytes_max: 1_000_000, window_rows_max: 64 };
+    for dead in 1..=10 {
+        let mut claims = with_dead_partitions(limits, dead);
+        find(&mut claims, vec![row(2_000, "payments", "well")]);
+        _ = claims.change(STUCK_MS, to(0));
+        assert_eq!(positions(&claims.written()), [2_000], "{dead} partitions");
+    }
+}
+
+#[test]
+fn large_rows_for_a_partition_that_takes_nothing_leave_bytes_to_others() {
+    let limits = Limits { rows_max: 1_000, bytes_max: 20 * ROW_BYTES, window_rows_max: 500 };
+    let mut claims = with_dead_partitions(limits, 1);
+    assert_eq!(claims.room_bytes(), limits.bytes_max / 2);
+    find(&mut claims, vec![row(2_000, "payments", "well")]);
+    _ = claims.change(STUCK_MS, to(0));
+    assert_eq!(positions(&claims.written()), [2_000]);
+    (1..=5).for_each(|position| claims.acknowledged(position, STUCK_MS));
+    assert!(claims.look().1, "what was left is looked for again");
+}
+
+#[test]
+fn a_row_larger_than_all_room_is_sent_alone() {
+    let mut claims = ours(Limits { bytes_max: ROW_BYTES / 2, ..LIMITS });
+    for position in 1..=2 {
+        assert!(claims.room_bytes() > 0);
+        find(&mut claims, vec![row(position, "orders", "a")]);
+        _ = claims.change(0, to(0));
+        assert_eq!(positions(&claims.written()), [position]);
+        assert_eq!(claims.room_bytes(), 0);
+        claims.acknowledged(position, 0);
+        _ = claims.change(0, to(0));
+        _ = claims.written();
+    }
+}
+
+#[test]
+fn a_shard_that_has_no_more_sequences_is_given_up_to_begin_anew_under_its_next_epoch() {
+    let rows_max = SEQUENCES_MAX + 1;
+    let mut claims = ours(Limits { rows_max, bytes_max: usize::MAX, window_rows_max: rows_max });
+    find(&mut claims, (0..rows_max).map(|at| row(i64::try_from(at).unwrap(), &format!("topic-{at}"), "")).collect());
+    _ = claims.change(0, to(0));
+    assert_eq!(claims.written().len(), SEQUENCES_MAX);
+    assert!(claims.shards().is_empty());
+    (0..rows_max).for_each(|at| claims.acknowledged(i64::try_from(at).unwrap(), 0));
+    _ = claims.change(0, to(0));
+    _ = claims.written();
+    assert_eq!(claims.left(), [(0, 3)]);
+    assert!(claims.is_empty());
+}
+
+#[test]
+fn a_row_for_a_topic_that_cannot_be_is_parked_and_waits_for_nothing() {
+    let mut claims = ours(LIMITS);
+    find(&mut claims, vec![row(1, &"t".repeat(256), "a"), row(2, "orders", "a")]);
+    let change = claims.change(0, to(0)).unwrap();
+    assert_eq!(change.parked[0].position, 1);
+    assert_eq!(positions(&claims.written()), [2]);
+    assert_eq!(claims.room(), LIMITS.rows_max - 1);
 }
 
 #[test]

@@ -14,7 +14,8 @@ const PARTITIONS: u32 = 3;
 const RELAYS: usize = 3;
 const ROWS: i64 = 120;
 const POISON: i64 = 37;
-const LIMITS: Limits = Limits { rows_max: 24, window_rows_max: 6 };
+const ROW_BYTES: usize = 10;
+const LIMITS: Limits = Limits { rows_max: 24, bytes_max: 1_000, window_rows_max: 6 };
 
 /// A small generator, the same everywhere.
 struct Random(u64);
@@ -138,7 +139,7 @@ impl Wire {
 
 impl Relay {
     fn new() -> Self {
-        let (claims, wire) = (Claims::new(LIMITS), Wire::default());
+        let (claims, wire) = (Claims::new(LIMITS, |_| ROW_BYTES), Wire::default());
         Self { claims, wire, query: None, cursor: 0, seen: BTreeSet::new(), change: None, parked: None, still: 0 }
     }
 }
@@ -152,6 +153,8 @@ struct World {
     log: HashMap<u32, Vec<(i64, Stamp)>>,
     /// The key of each row that was ever written.
     keys: HashMap<i64, u64>,
+    /// Takes nothing for a time.
+    dead: Option<u32>,
     now_ms: u64,
 }
 
@@ -167,6 +170,7 @@ impl World {
             ghosts: Vec::new(),
             log: HashMap::new(),
             keys: HashMap::new(),
+            dead: None,
             now_ms: 0,
         }
     }
@@ -269,6 +273,9 @@ impl World {
     fn store(&mut self, of: usize) {
         let (random, relay) = (&mut self.random, &mut self.relays[of]);
         let partition = u32::try_from(random.below(PARTITIONS.into())).unwrap();
+        if self.dead == Some(partition) {
+            return;
+        }
         let Some(line) = relay.wire.0.get_mut(&partition) else { return };
         let Some(first) = line.front().cloned() else { return };
         if first.item == POISON {
@@ -298,6 +305,13 @@ impl World {
         self.now_ms += self.random.below(400);
         self.write_rows();
         self.haunt();
+        match self.dead {
+            None if !calm && self.random.percent(1) => {
+                self.dead = u32::try_from(self.random.below(PARTITIONS.into())).ok();
+            }
+            Some(_) if calm || self.random.percent(1) => self.dead = None,
+            _ => {}
+        }
         let of = if calm { 0 } else { usize::try_from(self.random.below(RELAYS as u64)).unwrap() };
         if self.relays[of].still > 0 && !calm {
             self.relays[of].still -= 1;

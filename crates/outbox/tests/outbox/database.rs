@@ -1,5 +1,6 @@
 //! Databases of all kinds, with an outbox in each, and writers in them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -9,8 +10,9 @@ use baton_core::{Message, MessageId};
 use baton_outbox::{MysqlOutbox, Outbox, OutboxError, OutboxStore, PostgresOutbox, SqliteOutbox};
 use baton_testkit::servers::Server;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
+use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::sync::OnceCell;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,39 @@ impl Database {
             Place::Postgres(config) => Arc::new(PostgresOutbox::new(config.clone())),
             Place::Mariadb(opts) => Arc::new(MysqlOutbox::new(opts.clone())),
             Place::Sqlite(path, _) => Arc::new(SqliteOutbox::new(path)),
+        }
+    }
+
+    /// Where its server is; `None` if it has none.
+    pub fn address(&self) -> Option<String> {
+        match &self.place {
+            Place::Postgres(config) => {
+                let Host::Tcp(host) = &config.get_hosts()[0] else { return None };
+                Some(format!("{host}:{}", config.get_ports()[0]))
+            }
+            Place::Mariadb(opts) => {
+                let opts = Opts::from(opts.clone());
+                Some(format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port()))
+            }
+            Place::Sqlite(..) => None,
+        }
+    }
+
+    /// As a relay sees it that goes through something that listens there.
+    pub fn store_at(&self, listens: SocketAddr) -> Arc<dyn OutboxStore> {
+        let host = listens.ip().to_string();
+        match &self.place {
+            Place::Postgres(config) => {
+                let mut there = Config::new();
+                there.host(host).port(listens.port()).user("postgres").dbname(config.get_dbname().unwrap());
+                Arc::new(PostgresOutbox::new(there))
+            }
+            Place::Mariadb(opts) => {
+                // Or it would go on through the server's socket.
+                let opts = opts.clone().prefer_socket(false);
+                Arc::new(MysqlOutbox::new(opts.ip_or_hostname(host).tcp_port(listens.port())))
+            }
+            Place::Sqlite(..) => self.store(),
         }
     }
 

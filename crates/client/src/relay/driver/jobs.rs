@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use baton_core::relay::{Change, Row, TopicKey, Window};
 use baton_engine::{Engine, EngineError};
-use baton_outbox::{Found, Lease, Look, Members, OutboxError, OutboxRow, OutboxStore, Search, Tenure, Written};
-use tokio::task::{AbortHandle, JoinSet};
+use baton_outbox::{
+    Found, Lease, Look, Members, OutboxError, OutboxFuture, OutboxRow, OutboxStore, Search, Tenure, Written,
+};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 /// Parked rows that one query brings.
 const PARKED_PAGE: usize = 1_000;
@@ -24,6 +26,7 @@ pub(super) enum Came {
     Taken { mark: Option<u64>, taken: Result<Taken, OutboxError> },
     Partitions { topic: Arc<str>, answer: Result<u32, EngineError> },
     Pruned(Result<(), OutboxError>),
+    Released,
 }
 
 /// Shards that were taken, with the rows that others had claimed of them, and the rows that are parked, with their keys.
@@ -33,68 +36,119 @@ pub(super) struct Taken {
     pub(super) parked: Vec<(i64, Option<TopicKey>)>,
 }
 
-pub(super) fn look(jobs: &mut JoinSet<Came>, mut search: Box<dyn Search>, number: u64, look: Look) {
-    jobs.spawn(async move {
-        let found = search.next(&look).await;
-        Came::Found { search, number, found }
-    });
-}
-
-pub(super) fn sleep(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, at_most: Duration) -> AbortHandle {
-    jobs.spawn(async move { Came::Slept(store.wait(at_most).await) })
-}
-
-pub(super) fn write(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, change: Change, keep_done: bool) {
-    jobs.spawn(async move {
-        let written = store.write(&change, keep_done).await;
-        Came::Written { change, written }
-    });
-}
-
-pub(super) fn beat(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, lease: Lease, asked_ms: u64) {
-    jobs.spawn(async move { Came::Beat { asked_ms, members: store.heartbeat(&lease).await } });
-}
-
-pub(super) fn ask(jobs: &mut JoinSet<Came>, engine: Arc<dyn Engine>, topic: Arc<str>) {
-    jobs.spawn(async move {
-        let answer = engine.partitions(&topic).await;
-        Came::Partitions { topic, answer }
-    });
-}
-
-pub(super) fn prune(jobs: &mut JoinSet<Came>, store: Arc<dyn OutboxStore>, kept: Duration) {
-    jobs.spawn(async move {
-        loop {
-            match store.prune(kept, PRUNE_ROWS).await {
-                Ok(rows) if rows >= PRUNE_ROWS as u64 => {}
-                pruned => return Came::Pruned(pruned.map(drop)),
-            }
-        }
-    });
-}
-
-/// Takes shards, and reads what is known of them.
-pub(super) fn take(
-    jobs: &mut JoinSet<Came>,
+/// What runs beside the relay.
+pub(super) struct Jobs {
+    running: JoinSet<Came>,
     store: Arc<dyn OutboxStore>,
-    lease: Lease,
-    shards: Vec<u16>,
-    mark: Option<u64>,
-) {
-    jobs.spawn(async move {
-        let mut taken = Taken::default();
-        let taken = match fill(&*store, &lease, &shards, &mut taken).await {
-            Ok(()) => Ok(taken),
-            Err(error) => {
-                // What was taken and is not worked on must not wait for its lease to end.
-                for (tenure, _) in taken.shards {
-                    _ = store.release(tenure.shard, tenure.epoch).await;
-                }
-                Err(error)
+    engine: Arc<dyn Engine>,
+    /// How long the database may take for one thing.
+    turn_max: Duration,
+}
+
+/// What the database does, for so long at most: a turn that is dropped takes its connection with it.
+async fn timed<T>(doing: &'static str, at_most: Duration, turn: OutboxFuture<'_, T>) -> Result<T, OutboxError> {
+    let silent = |_| {
+        let source = format!("no answer for {at_most:?}").into();
+        Err(OutboxError::Unavailable { doing, source })
+    };
+    tokio::time::timeout(at_most, turn).await.unwrap_or_else(silent)
+}
+
+impl Jobs {
+    pub(super) fn new(store: Arc<dyn OutboxStore>, engine: Arc<dyn Engine>, turn_max: Duration) -> Self {
+        Self { running: JoinSet::new(), store, engine, turn_max }
+    }
+
+    /// The next one that has ended.
+    pub(super) async fn next(&mut self) -> Option<Result<Came, JoinError>> {
+        self.running.join_next().await
+    }
+
+    pub(super) async fn shutdown(&mut self) {
+        self.running.shutdown().await;
+    }
+
+    pub(super) fn look(&mut self, mut search: Box<dyn Search>, look: Look, number: u64) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            let found = timed("looking for rows", turn_max, search.next(&look)).await;
+            if found.is_err() {
+                // Of one that was dropped in the middle nobody knows how far it came.
+                search = store.search();
             }
-        };
-        Came::Taken { mark, taken }
-    });
+            Came::Found { search, number, found }
+        });
+    }
+
+    pub(super) fn sleep(&mut self, at_most: Duration) -> AbortHandle {
+        let (store, turn_max) = (Arc::clone(&self.store), at_most + self.turn_max);
+        self.running.spawn(async move { Came::Slept(timed("waiting for rows", turn_max, store.wait(at_most)).await) })
+    }
+
+    pub(super) fn write(&mut self, change: Change, keep_done: bool) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            let written = timed("writing claims", turn_max, store.write(&change, keep_done)).await;
+            Came::Written { change, written }
+        });
+    }
+
+    pub(super) fn beat(&mut self, lease: Lease, asked_ms: u64) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            let members = timed("renewing leases", turn_max, store.heartbeat(&lease)).await;
+            Came::Beat { asked_ms, members }
+        });
+    }
+
+    pub(super) fn ask(&mut self, topic: Arc<str>) {
+        let engine = Arc::clone(&self.engine);
+        self.running.spawn(async move {
+            let answer = engine.partitions(&topic).await;
+            Came::Partitions { topic, answer }
+        });
+    }
+
+    pub(super) fn prune(&mut self, kept: Duration) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            loop {
+                match timed("pruning done rows", turn_max, store.prune(kept, PRUNE_ROWS)).await {
+                    Ok(rows) if rows >= PRUNE_ROWS as u64 => {}
+                    pruned => return Came::Pruned(pruned.map(drop)),
+                }
+            }
+        });
+    }
+
+    /// Gives a shard up. Should it fail, it is taken again or given up again: it bears our name.
+    pub(super) fn release(&mut self, shard: u16, epoch: u32) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            _ = timed("releasing a shard", turn_max, store.release(shard, epoch)).await;
+            Came::Released
+        });
+    }
+
+    /// Takes shards, and reads what is known of them.
+    pub(super) fn take(&mut self, lease: Lease, shards: Vec<u16>, mark: Option<u64>) {
+        let (store, turn_max) = (Arc::clone(&self.store), self.turn_max);
+        self.running.spawn(async move {
+            let mut taken = Taken::default();
+            let filled = Box::pin(fill(&*store, &lease, &shards, &mut taken));
+            let taken = match timed("taking shards", turn_max, filled).await {
+                Ok(()) => Ok(taken),
+                Err(error) => {
+                    // What was taken and is not worked on must not wait for its lease to end.
+                    for (tenure, _) in taken.shards {
+                        _ = timed("releasing shards", turn_max, store.release(tenure.shard, tenure.epoch)).await;
+                    }
+                    Err(error)
+                }
+            };
+            Came::Taken { mark, taken }
+        });
+    }
 }
 
 async fn fill(store: &dyn OutboxStore, lease: &Lease, shards: &[u16], taken: &mut Taken) -> Result<(), OutboxError> {

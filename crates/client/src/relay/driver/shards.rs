@@ -1,12 +1,11 @@
 //! What a relay does with its shards: takes them, leaves them, and ends.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::stamp::Instance;
 use baton_outbox::{Members, OutboxError, Tenure};
 
-use super::jobs::{self, PARKED_MAX, Taken};
+use super::jobs::{PARKED_MAX, Taken};
 use super::{DATABASE_WAIT_MS, DONE_LINGER_MS, Driver};
 use crate::producer::clock::whole_ms;
 use crate::relay::RelayError;
@@ -30,6 +29,10 @@ impl Driver {
         let lost: Vec<u16> = held.iter().copied().filter(|shard| !owned(shard)).collect();
         lost.iter().for_each(|shard| self.claims.lost(*shard));
         self.lost(&lost, now_ms);
+        if self.taking {
+            // What bears our name and is not held may be on its way to us.
+            return;
+        }
         // What bears our name and is not held was left behind: by a process of the same name, or by an answer that was lost.
         let mut seen = members.shards.clone();
         for seen in &mut seen {
@@ -40,16 +43,13 @@ impl Driver {
         self.release();
         // Also without a shard to take: what is parked is read anew.
         self.taking = true;
-        let (store, lease) = (Arc::clone(&self.store), self.options.lease.clone());
-        jobs::take(&mut self.jobs, store, lease, turnover.take, self.claims.parked_mark());
+        self.jobs.take(self.options.lease.clone(), turnover.take, self.claims.parked_mark());
     }
 
     /// Gives up what was left and has ended.
     pub(super) fn release(&mut self) {
         for (shard, epoch) in self.claims.left() {
-            let store = Arc::clone(&self.store);
-            // Should it fail, it is taken again or given up again: it bears our name.
-            tokio::spawn(async move { store.release(shard, epoch).await });
+            self.jobs.release(shard, epoch);
         }
     }
 
@@ -75,14 +75,13 @@ impl Driver {
         }
         let mut gained = Vec::new();
         for (Tenure { shard, epoch, window }, rows) in shards {
-            let instance = Instance::new(format!("{}.{shard}", self.options.name));
+            let instance = Instance::new(format!("{}.{shard}", self.options.instance));
             let instance = instance.map_err(|error| RelayError::Setting(error.to_string()))?;
             match self.claims.gained(shard, epoch, instance, &window) {
                 Ok(_) => gained.push((shard, rows)),
                 Err(error) => {
                     tracing::error!(shard, %error, "this shard is not worked on");
-                    let store = Arc::clone(&self.store);
-                    tokio::spawn(async move { store.release(shard, epoch).await });
+                    self.jobs.release(shard, epoch);
                 }
             }
         }
@@ -114,16 +113,19 @@ impl Driver {
     pub(super) async fn leave(&mut self) {
         self.jobs.shutdown().await;
         let now_ms = self.clock.now_ms();
-        // Of all shards, what was not reported yet.
-        self.claims.shards().into_iter().for_each(|shard| self.claims.lost(shard));
-        _ = self.claims.left();
-        if let Some((evidence, reports)) = self.evidence.as_mut() {
-            let last = self.claims.take_reports(now_ms);
-            if !last.is_empty() && evidence.send(last).await.is_ok() {
-                _ = tokio::time::timeout(LEAVE_WAIT, reports.recv()).await;
-            }
+        if let Some((evidence, reports)) = self.parts.evidence.as_mut() {
+            let last = self.claims.take_last_reports(now_ms);
+            let flushed = async {
+                if self.reporting {
+                    reports.recv().await;
+                }
+                if !last.is_empty() && evidence.send(last).await.is_ok() {
+                    reports.recv().await;
+                }
+            };
+            _ = tokio::time::timeout(LEAVE_WAIT, flushed).await;
         }
-        let left = tokio::time::timeout(LEAVE_WAIT, self.store.leave(&self.options.lease)).await;
+        let left = tokio::time::timeout(LEAVE_WAIT, self.parts.store.leave(&self.options.lease)).await;
         if !matches!(left, Ok(Ok(()))) {
             tracing::warn!("the relay's leases could not be given up: they end by themselves");
         }
@@ -131,7 +133,7 @@ impl Driver {
 
     /// When something is to be done if nothing comes.
     pub(super) fn due_ms(&self, now_ms: u64) -> u64 {
-        let beat = (!self.beating && !self.taking && self.stop_ms.is_none()).then_some(self.beat_ms);
+        let beat = (!self.beating && self.stop_ms.is_none()).then_some(self.beat_ms);
         let done = self.done_since_ms.map(|since_ms| since_ms + DONE_LINGER_MS).filter(|_| !self.writing);
         let write = (!self.writing && self.write_ms > now_ms).then_some(self.write_ms);
         let look = (self.look_ms > now_ms).then_some(self.look_ms);
