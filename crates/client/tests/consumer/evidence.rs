@@ -205,11 +205,13 @@ async fn evidence_says_what_became_of_each_number_on_kafka() {
 
 // ---- one by one ---------------------------------------------------------------------------------------------------------
 
-/// Sends stamped messages to partition 0, and says what their sequence is called.
+/// Sends stamped messages to partition 0, each time under the same ids, and says what their sequence is called.
 async fn send(world: &World, messages: usize) -> SequenceName {
     let producer = Baton::with_engine(world.engine.clone()).producer("orders-svc").evidence(false).await.unwrap();
-    let message =
-        |number: usize| Message::to(TOPIC).partition(0).payload(format!("m{number}")).key(format!("k{number}"));
+    let message = |number: usize| {
+        let id = format!("id-{number}").as_str().try_into().unwrap();
+        Message::to(TOPIC).partition(0).payload(format!("m{number}")).key(format!("k{number}")).id(id)
+    };
     let sent = producer.send_all((1..=messages).map(message)).await;
     let epoch = sent.into_iter().map(|receipt| receipt.unwrap().epoch).next().unwrap();
     name(&producer, epoch, 0)
@@ -250,6 +252,7 @@ async fn of_a_batch_each_message_is_said_for_itself() {
     let world = World::new(1).await;
     let name = send(&world, 10).await;
     world.send_many(0, 0, 5, 1).await;
+    let again = send(&world, 10).await;
     let batches = Batches { messages_max: 20, wait_ms: 500, ..Batches::default() };
     let consumer = world.consumer().batches(batches).guard(world.inbox());
     let consumer = consumer.start_batches(|messages: Vec<Received>, _| async move {
@@ -260,12 +263,15 @@ async fn of_a_batch_each_message_is_said_for_itself() {
         }
     });
     let consumer = consumer.await.unwrap();
-    eventually("all to be done", || consumer.metrics().counters.done == 14).await;
+    eventually("all to be done", || consumer.metrics().counters.done == 23).await;
     consumer.stop(WAIT).await.unwrap();
     let ledger = ledger(&engine(&world)).await;
     for sequence in 1..=10 {
         let end = if sequence == 7 { Seen::DeadLettered } else { Seen::Applied };
         assert_eq!(seen(&ledger, &name, sequence), [Seen::Delivered, end]);
+        // A dead letter is not marked, so that it can be sent again.
+        let end = if sequence == 7 { Seen::DeadLettered } else { Seen::AlreadyApplied };
+        assert_eq!(seen(&ledger, &again, sequence), [Seen::Delivered, end]);
     }
     let count = |seen| ledger.unstamped(GROUP, &TopicPartition::new(TOPIC, 0), seen);
     assert_eq!((count(Seen::Delivered), count(Seen::Applied)), (5, 5), "without numbers they are counted");
