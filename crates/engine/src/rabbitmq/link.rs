@@ -16,6 +16,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Waits between attempts: from, to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A connection that lasted for so long was a good one: the next attempt does not wait for the failures before it.
+const STABLE: Duration = Duration::from_secs(10);
 /// Seconds between heartbeats, unless the URI says otherwise: a peer that vanished without a word is noticed within twice that.
 const HEARTBEAT_SECONDS: u16 = 10;
 pub(super) const GOODBYE: u16 = 200;
@@ -98,6 +100,13 @@ impl Backoff {
         Self { next: BACKOFF.0, max }
     }
 
+    /// A connection ended that lasted for so long.
+    pub(super) fn lasted(&mut self, lasted: Duration) {
+        if lasted >= STABLE {
+            self.next = BACKOFF.0;
+        }
+    }
+
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.max);
@@ -137,6 +146,18 @@ mod tests {
     fn refused(soft: AMQPSoftError, text: &str) -> EngineError {
         let error = AMQPError::new(AMQPErrorKind::Soft(soft), ShortString::from(text));
         engine_error("asking", &ErrorKind::ProtocolError(error).into())
+    }
+
+    #[test]
+    fn only_a_connection_that_lasted_makes_the_next_attempt_a_quick_one() {
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            backoff.next();
+            backoff.lasted(Duration::from_millis(5));
+        }
+        assert_eq!(backoff.next(), BACKOFF.1);
+        backoff.lasted(STABLE);
+        assert_eq!(backoff.next(), BACKOFF.0);
     }
 
     #[test]

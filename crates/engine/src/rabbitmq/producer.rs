@@ -338,8 +338,10 @@ impl Publisher {
             let connecting = self.address.connect(&self.name);
             let error = match self.expiring(connecting).await {
                 Ok(connection) => {
-                    backoff = Backoff::default();
+                    let began = Instant::now();
                     let end = self.session(&connection).await;
+                    // One that connects and refuses, as after a restart, would else be sent all that is not confirmed many times a second.
+                    backoff.lasted(began.elapsed());
                     link::close(&connection).await;
                     match end {
                         End::Over => return,

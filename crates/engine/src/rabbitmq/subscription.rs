@@ -34,8 +34,6 @@ const TROUBLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const DECLARE_ALL_WAIT: Duration = Duration::from_secs(30);
 /// How long until a channel that ended has a successor.
 const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
-/// A connection that lasted for so long was a good one: the next attempt does not wait for the failures before it.
-const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Subscription {
     pub(super) shared: Arc<Shared>,
@@ -136,9 +134,7 @@ impl Subscription {
                     let consumers = self.shared.inbox().cut_all();
                     link::close(&connection).await;
                     drop(consumers);
-                    if began.elapsed() >= STABLE {
-                        backoff = Backoff::default();
-                    }
+                    backoff.lasted(began.elapsed());
                     match ended {
                         Some(error) => error,
                         None => return,
