@@ -39,6 +39,11 @@ impl Process {
         &self.name
     }
 
+    /// Whether this is in what it has printed so far.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        std::fs::read_to_string(&self.output).is_ok_and(|said| said.contains(text))
+    }
+
     /// Fails if it has ended although nobody told it to.
     pub(crate) fn check(&mut self) -> Result<(), CrashError> {
         match self.child.try_wait() {
@@ -107,9 +112,13 @@ pub(crate) fn wait_until_ready(
     mut lives: impl FnMut() -> Result<(), CrashError>,
 ) -> Result<(), CrashError> {
     let marker = folder.join(format!("{name}.ready"));
+    wait_until(name, || lives().map(|()| marker.exists()))
+}
+
+/// Waits until this process is ready; `is_ready` fails when somebody ended whom nobody killed.
+pub(crate) fn wait_until(name: &str, mut is_ready: impl FnMut() -> Result<bool, CrashError>) -> Result<(), CrashError> {
     let deadline = Instant::now() + READY_WAIT;
-    while !marker.exists() {
-        lives()?;
+    while !is_ready()? {
         if Instant::now() > deadline {
             return Err(CrashError::Process(format!("{name} is not ready after {READY_WAIT:?}")));
         }

@@ -11,7 +11,7 @@ use super::plan::{Deed, Round};
 use crate::clock::now_ms;
 use crate::history::{History, Line};
 use crate::places::{CrashError, Places};
-use crate::processes::{Process, READY_WAIT, wait_until_ready};
+use crate::processes::{Process, READY_WAIT, wait_until, wait_until_ready};
 use crate::servers::Server;
 use crate::watch::Watch;
 
@@ -22,6 +22,8 @@ pub(super) const SERVICES: usize = 3;
 const LEASE: &str = "1s";
 /// How long after a relay stands still its successor is killed: then it has taken over.
 const TAKEN_OVER: Duration = Duration::from_millis(1_250);
+/// What a relay says when it runs.
+const RUNS: &str = "goes to";
 /// A service that is told to end finishes its transactions.
 const SERVICE_STOP_WAIT: Duration = Duration::from_secs(90);
 /// A relay that is told to end has nothing to do any more.
@@ -87,6 +89,9 @@ impl Cast {
     pub(super) fn play(&mut self, round: &Round) -> Result<(), CrashError> {
         std::thread::sleep(Duration::from_millis(round.peace_ms));
         self.everybody_lives()?;
+        if matches!(round.deed, Deed::Database | Deed::Engine) {
+            self.wait_until_relays_run()?;
+        }
         let (from_ms, lasts) = (now_ms(), Duration::from_millis(round.lasts_ms));
         let what = match round.deed {
             Deed::RelayStands { place, successor_dies } => self.relay_stands(place, successor_dies, lasts)?,
@@ -241,6 +246,17 @@ impl Cast {
         self.relays.iter_mut().chain(&mut self.services).flatten().try_for_each(Process::check)
     }
 
+    /// A relay that cannot reach its servers when it starts says so and ends, as it is documented; later it waits for them.
+    fn wait_until_relays_run(&mut self) -> Result<(), CrashError> {
+        for place in 0..RELAYS {
+            wait_until("a relay", || {
+                self.everybody_lives()?;
+                Ok(self.relays[place].as_ref().is_none_or(|relay| relay.has_said(RUNS)))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Nothing more is written; what has begun is finished. One that has only just been started is waited for: it knows nothing of
     /// signals yet.
     pub(super) fn stop_services(&mut self) -> Result<(), CrashError> {
@@ -255,7 +271,8 @@ impl Cast {
 
     /// The relays leave in an orderly way.
     pub(super) fn stop_relays(&mut self) -> Result<(), CrashError> {
-        self.everybody_lives()?;
+        // One that has only just been started knows nothing of signals yet.
+        self.wait_until_relays_run()?;
         self.relays.iter_mut().filter_map(Option::take).try_for_each(|relay| relay.stop(RELAY_STOP_WAIT))
     }
 
