@@ -25,7 +25,7 @@ const FAILED_PAUSE: Duration = Duration::from_millis(100);
 /// in which others write.
 const CHANGES: (u64, u64) = (1, 4);
 const CHANGES_MANY: (u64, u64) = (50, 150);
-const CHANGES_MANY_PERCENT: u64 = 2;
+const CHANGES_MANY_PERCENT: u64 = 4;
 const BETWEEN_MS_MAX: u64 = 15;
 /// Of a hundred transactions so many are rolled back, and so many take part of it back, to a savepoint.
 const ROLLED_BACK_PERCENT: u64 = 15;
