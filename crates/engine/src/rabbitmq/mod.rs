@@ -42,6 +42,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::TopicPartition;
+use lapin::Connection;
+use tokio::sync::Mutex;
 
 pub use self::consumer::EXISTING_SETTING;
 use self::link::Address;
@@ -58,12 +60,35 @@ const REQUEST_WAIT: Duration = Duration::from_secs(30);
 /// A RabbitMQ node or cluster.
 pub struct RabbitEngine {
     address: Address,
+    /// For questions about topics, as long as it lasts: some ask many times a minute, and a connection takes a MiB of memory that its client
+    /// gives back late or never.
+    asking: Mutex<Option<Arc<Connection>>>,
 }
 
 impl RabbitEngine {
     /// A server by its AMQP URI (`amqp://user:password@host:port/vhost?heartbeat=10`, `amqps://` for TLS). Nobody is connected to yet.
     pub fn connect(uri: &str) -> Result<Self, EngineError> {
-        Ok(Self { address: Address::new(uri)? })
+        Ok(Self { address: Address::new(uri)?, asking: Mutex::default() })
+    }
+
+    /// The connection for questions.
+    async fn asking(&self) -> Result<Arc<Connection>, EngineError> {
+        let mut asking = self.asking.lock().await;
+        if let Some(open) = asking.as_ref().filter(|connection| connection.status().connected()) {
+            return Ok(Arc::clone(open));
+        }
+        let opened = Arc::new(self.address.connect("baton topics").await?);
+        *asking = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// It did not answer: the next question is asked on another one.
+    async fn give_up(&self, silent: &Arc<Connection>) {
+        let mut asking = self.asking.lock().await;
+        if asking.take_if(|connection| Arc::ptr_eq(connection, silent)).is_some() {
+            drop(asking);
+            link::close(silent).await;
+        }
     }
 }
 
@@ -103,12 +128,15 @@ impl Engine for RabbitEngine {
     }
 
     fn partitions<'a>(&'a self, topic: &'a str) -> EngineFuture<'a, Result<u32, EngineError>> {
-        Box::pin(within("asking for a topic", async {
-            let connection = self.address.connect("baton topics").await?;
-            let result = registry::partitions(&connection, topic).await;
-            link::close(&connection).await;
+        Box::pin(async move {
+            let doing = "asking for a topic";
+            let connection = within(doing, self.asking()).await?;
+            let result = within(doing, registry::partitions(&connection, topic)).await;
+            if matches!(result, Err(EngineError::Unavailable(_))) {
+                self.give_up(&connection).await;
+            }
             result
-        }))
+        })
     }
 
     fn producer(&self, options: ProducerOptions) -> EngineFuture<'_, Result<Arc<dyn EngineProducer>, EngineError>> {

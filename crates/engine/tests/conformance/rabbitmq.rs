@@ -7,8 +7,8 @@ use baton_core::{Delivery, Headers, TopicPartition};
 use baton_engine::conformance::Subject;
 use baton_engine::rabbitmq::RabbitEngine;
 use baton_engine::{
-    ConsumerOptions, Engine, EngineConsumer, EngineFuture, EngineProducer, Event, Fate, ProducerOptions, Record, Retry,
-    Settlement, Start, TopicSpec,
+    ConsumerOptions, Engine, EngineConsumer, EngineError, EngineFuture, EngineProducer, Event, Fate, ProducerOptions,
+    Record, Retry, Settlement, Start, TopicSpec,
 };
 use baton_testkit::proxy::{Fault, Proxy};
 
@@ -299,10 +299,31 @@ async fn a_rabbitmq_queue_that_is_away_keeps_no_member_out_of_its_group() {
     consumer.close().await.unwrap();
 }
 
+/// Questions about topics, also such that are not there, and after the connection has ended.
+async fn questions_share_a_connection(subject: &Rabbit) {
+    let topic: Arc<str> = "asked".into();
+    subject.engine.create_topic(&TopicSpec::new(topic.clone(), 3)).await.unwrap();
+    let (proxy, engine) = through(subject).await;
+    for _ in 0..20 {
+        assert_eq!(engine.partitions(&topic).await.unwrap(), 3);
+        assert!(matches!(engine.partitions("nowhere").await, Err(EngineError::Caller(_))));
+    }
+    assert_eq!(proxy.connections(), 1);
+    proxy.set(Fault::Cut);
+    proxy.set(Fault::None);
+    let began = Instant::now();
+    while engine.partitions(&topic).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "it is never asked on another one");
+    }
+    // A question leaves no channel behind.
+    subject.eval("true = length(rabbit_channel:list()) < 20.").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_is_not_waited_for_without_a_bound() {
     let _turn = crate::TURN.lock().await;
     let subject = Rabbit::start().await;
+    questions_share_a_connection(&subject).await;
     a_consumer_behind_a_silent_link(&subject).await;
     a_producer_whose_confirms_are_lost(&subject).await;
     a_queue_that_does_not_answer(&subject).await;
