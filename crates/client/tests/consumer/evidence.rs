@@ -335,6 +335,7 @@ async fn without_evidence_nothing_is_kept_and_none_is_sent() {
 /// What a crash leaves unreported and unsettled comes again, and is said by whoever gets it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_leaves_unreported_is_said_by_the_next_consumer() {
+    const APPLIED_MAX: u64 = 20;
     let world = Arc::new(World::new(1).await);
     let name = send(&world, 50).await;
     let torn = std::thread::spawn({
@@ -346,8 +347,12 @@ async fn what_a_crash_leaves_unreported_is_said_by_the_next_consumer() {
             let consumer = async move {
                 let consumer = inner.consumer().concurrency(2).settle_interval(hour).guard(inner.inbox());
                 let consumer = consumer.start(|message: Received, effect| async move {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    Ok(crate::world::write(&effect, &text(&message.body), "", "torn").await?)
+                    let id = text(&message.body);
+                    // However late it is torn down, something is left to do.
+                    if id[1..].parse::<u64>().unwrap() > APPLIED_MAX {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(crate::world::write(&effect, &id, "", "torn").await?)
                 });
                 consumer.await.unwrap().ended().await
             };
@@ -369,5 +374,5 @@ async fn what_a_crash_leaves_unreported_is_said_by_the_next_consumer() {
     let ledger = until_told(&engine(&world), "all numbers to have an end", ended).await;
     consumer.stop(WAIT).await.unwrap();
     let already = ledger.consumed(GROUP, &name).unwrap().of(Seen::AlreadyApplied).count();
-    assert!((10..50).contains(&already), "{already} were applied by the one that was torn down");
+    assert!((10..=APPLIED_MAX).contains(&already), "{already} were applied by the one that was torn down");
 }
