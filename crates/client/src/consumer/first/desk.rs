@@ -20,8 +20,10 @@ use super::shelf::{Known, Phase, READ_MESSAGES_MAX, Shelf};
 
 /// Events that may wait for who handles messages; of messages, each is a batch.
 const EVENTS_WAITING_MAX: usize = 2;
-/// Transactions that take, add or read at the same time: a few connections of the pool, which others need as well.
+/// Transactions that add or read at the same time: a few connections of the pool, which others need as well.
 const JOBS_MAX: usize = 4;
+/// Those that take, beside them: a partition that has just come does not wait until those that are there have nothing to do.
+const TAKES_MAX: usize = 2;
 /// How often the engine is acknowledged: a commit for each batch would cost more, and a crash repeats nothing that is stored.
 const ACKNOWLEDGE_INTERVAL_MS: u64 = 100;
 /// How long to wait when the engine refused that.
@@ -60,6 +62,8 @@ pub(super) async fn open(
         out: VecDeque::new(),
         jobs: JoinSet::new(),
         running: 0,
+        taking: 0,
+        begun_last: None,
         next_tag: next_tag.clone(),
         began: Instant::now(),
         acknowledge_at_ms: 0,
@@ -98,6 +102,16 @@ enum Woken<'a> {
     Over,
 }
 
+/// The partitions, beginning behind the one that had its turn last: with fewer slots than partitions, each gets one.
+fn in_turn<'a>(
+    partitions: impl Iterator<Item = &'a TopicPartition>,
+    begun_last: Option<&TopicPartition>,
+) -> Vec<TopicPartition> {
+    let (before, mut behind): (Vec<_>, Vec<_>) = partitions.cloned().partition(|each| Some(each) <= begun_last);
+    behind.extend(before);
+    behind
+}
+
 struct Desk {
     engine: Arc<dyn Engine>,
     options: ConsumerOptions,
@@ -109,8 +123,12 @@ struct Desk {
     /// Everything but messages, which lie on the shelves. The engine is asked for more when it was heard.
     out: VecDeque<Told>,
     jobs: JoinSet<Done>,
-    /// How many of them are no settlements.
+    /// How many of them add, begin anew or read.
     running: usize,
+    /// How many of them take.
+    taking: usize,
+    /// For which partition one of these was begun last.
+    begun_last: Option<TopicPartition>,
     next_tag: Arc<AtomicU64>,
     began: Instant,
     acknowledge_at_ms: u64,
@@ -200,8 +218,7 @@ impl Desk {
     /// Begins whatever may begin, and tells the engine to stop or to go on.
     fn begin(&mut self) {
         let now_ms = self.now_ms();
-        let partitions: Vec<TopicPartition> = self.shelves.keys().cloned().collect();
-        for partition in partitions {
+        for partition in in_turn(self.shelves.keys(), self.begun_last.as_ref()) {
             self.begin_take(&partition, now_ms);
             self.begin_store(&partition, now_ms);
             self.begin_read(&partition, now_ms);
@@ -224,13 +241,13 @@ impl Desk {
     }
 
     fn begin_take(&mut self, partition: &TopicPartition, now_ms: u64) {
-        let (place, intake, room) = (self.place(partition), self.intake.clone(), self.running < JOBS_MAX);
+        let (place, intake, room) = (self.place(partition), self.intake.clone(), self.taking < TAKES_MAX);
         let Some(shelf) = self.shelves.get_mut(partition) else { return };
         if shelf.phase != Phase::Taking || shelf.storing || !room || shelf.retry_at_ms().is_some_and(|at| at > now_ms) {
             return;
         }
         shelf.storing = true;
-        self.running += 1;
+        self.taking += 1;
         let (partition, tenure, known) = (partition.clone(), shelf.tenure, shelf.known.clone());
         self.jobs.spawn(async move {
             let known = known.frontier.map(|frontier| (frontier, known.metadata.as_str()));
@@ -246,12 +263,14 @@ impl Desk {
         if let Some(at) = shelf.to_restart(now_ms) {
             shelf.storing = true;
             self.running += 1;
+            self.begun_last = Some(partition.clone());
             self.jobs.spawn(async move {
                 let result = intake.restart(&ownership, at).await;
                 Done::Restarted(partition, tenure, at, result)
             });
         } else if let Some(batch) = shelf.next_to_store(messages_max, now_ms) {
             self.running += 1;
+            self.begun_last = Some(partition.clone());
             self.jobs.spawn(async move {
                 let result = intake.append(&ownership, &batch, acknowledged).await;
                 Done::Stored(partition, tenure, batch, result)
@@ -267,6 +286,7 @@ impl Desk {
         let read = self.next_tag.fetch_add(1, Ordering::Relaxed);
         shelf.reading = Some(read);
         self.running += 1;
+        self.begun_last = Some(partition.clone());
         let partition = partition.clone();
         self.jobs.spawn(async move {
             let result = intake.read(&place, from, READ_MESSAGES_MAX).await;
@@ -276,8 +296,10 @@ impl Desk {
 
     fn done(&mut self, done: Done) {
         let now_ms = self.now_ms();
-        if !matches!(done, Done::Advanced(..)) {
-            self.running -= 1;
+        match &done {
+            Done::Taken(..) => self.taking -= 1,
+            Done::Stored(..) | Done::Read(..) | Done::Restarted(..) => self.running -= 1,
+            Done::Advanced(..) => {}
         }
         match done {
             Done::Taken(partition, tenure, result) => self.taken(partition, tenure, result),
@@ -658,5 +680,23 @@ impl Desk {
         let _ = tokio::time::timeout(STORED_WAIT, self.note(&partitions)).await;
         // Who asked may have gone.
         let _ = answer.send(self.inner.close().await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_one_slot_each_partition_has_its_turn() {
+        let all: Vec<TopicPartition> = (0..5).map(|partition| TopicPartition::new("orders", partition)).collect();
+        let (mut begun_last, mut turns) = (None, Vec::new());
+        for _ in 0..7 {
+            begun_last = in_turn(all.iter(), begun_last.as_ref()).into_iter().next();
+            turns.extend(begun_last.as_ref().map(|partition| partition.partition));
+        }
+        assert_eq!(turns, [0, 1, 2, 3, 4, 0, 1]);
+        let gone = TopicPartition::new("orders", 9);
+        assert_eq!(in_turn(all.iter(), Some(&gone)), all, "one that is gone keeps nobody from it");
     }
 }

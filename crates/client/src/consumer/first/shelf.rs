@@ -361,7 +361,9 @@ impl Shelf {
 
     /// Where what is stored begins and ends, and whether nothing keeps messages of the engine from being handed up.
     pub fn extent(&self, messages_max: u64) -> (Option<i64>, Option<i64>, bool) {
-        let flows = self.failures == 0 && self.unread == self.next && !self.is_full(messages_max);
+        // What came and is not stored waits for the store.
+        let is_stored = self.incoming.is_empty() && !self.storing;
+        let flows = self.failures == 0 && is_stored && self.unread == self.next && !self.is_full(messages_max);
         (self.frontier(), self.next, flows && self.phase == Phase::Owned)
     }
 
@@ -487,6 +489,21 @@ mod tests {
         shelf.advanced(4, String::new());
         assert!(!shelf.is_full(10));
         assert_eq!(store(&mut shelf, 10), (10..14).collect::<Vec<_>>());
+    }
+
+    /// A slow store is no reason to join the group anew.
+    #[test]
+    fn what_waits_for_the_store_is_not_blamed_on_the_engine() {
+        let mut shelf = shelf(None, place(None, None, None));
+        let flows = |shelf: &Shelf| shelf.extent(MANY).2;
+        assert!(flows(&shelf), "there is nothing that the engine gave");
+        come(&mut shelf, 0..3);
+        assert!(!flows(&shelf));
+        let batch = shelf.next_to_store(MANY, 0).unwrap();
+        assert!(!flows(&shelf), "nor is it stored");
+        shelf.storing = false;
+        shelf.stored(batch);
+        assert!(flows(&shelf));
     }
 
     /// Compaction, or a group that went on without this mode, leaves holes wider than the bound.
