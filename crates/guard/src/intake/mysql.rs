@@ -15,6 +15,9 @@ const STORE: &str = "intake on MySQL";
 const NO_SUCH_TABLE: u16 = 1146;
 /// Rows that go into one statement: each number of them is a statement of its own to the server, so there are few numbers.
 const ROWS_PER_STATEMENT: [usize; 3] = [256, 16, 1];
+/// Bytes of messages that go into one statement, unless one message is larger: what exceeds the server's `max_allowed_packet` is refused,
+/// however often it is tried again, and that may be as little as 1 MiB.
+const BYTES_PER_STATEMENT: usize = 512 << 10;
 
 const TABLES: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS baton_stored (
@@ -181,13 +184,23 @@ fn of<const MORE: usize>(place: &Place, more: [(&'static str, Value); MORE]) -> 
     Params::from(of_place.into_iter().chain(more).collect::<Vec<(&'static str, Value)>>())
 }
 
+/// How many of the first of these go into one statement.
+fn rows_that_fit(messages: &[Delivery]) -> usize {
+    let mut bytes = 0;
+    let row = |message: &&Delivery| {
+        bytes += message.bytes();
+        bytes <= BYTES_PER_STATEMENT
+    };
+    let fit = messages.iter().take(ROWS_PER_STATEMENT[0]).take_while(row).count();
+    ROWS_PER_STATEMENT.into_iter().find(|rows| *rows <= fit).unwrap_or(1)
+}
+
 /// Adds rows, many with each statement.
 async fn insert(transaction: &mut Transaction<'_>, place: &Place, messages: &[Delivery]) -> Result<(), Error> {
     let mut rest = messages;
     while !rest.is_empty() {
-        let count = ROWS_PER_STATEMENT.into_iter().find(|count| *count <= rest.len()).unwrap_or(1);
-        let (portion, later) = rest.split_at(count);
-        let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?)"; count].join(", ");
+        let (portion, later) = rest.split_at(rows_that_fit(rest));
+        let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?)"; portion.len()].join(", ");
         // IGNORE would also pass over values that do not fit; these do. ON DUPLICATE KEY would need the right to change rows.
         let sql = format!(
             "INSERT IGNORE INTO baton_stored (consumer_group, topic, `partition`, position, message_key, payload, headers, timestamp_ms) \
@@ -291,5 +304,34 @@ impl Intake for MysqlIntake {
             }
             Ok(found)
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_core::{Headers, TopicPartition};
+
+    use super::*;
+
+    fn messages(count: usize, bytes: usize) -> Vec<Delivery> {
+        let message = Delivery {
+            from: TopicPartition::new("orders", 0),
+            offset: 0,
+            key: None,
+            payload: Some(vec![7; bytes].into()),
+            headers: Headers::default(),
+            timestamp_ms: None,
+            delivered_before: None,
+        };
+        vec![message; count]
+    }
+
+    #[test]
+    fn a_statement_is_bounded_in_rows_and_bytes() {
+        let fit = |count, bytes| rows_that_fit(&messages(count, bytes));
+        assert_eq!((fit(2_000, 100), fit(255, 100), fit(15, 100)), (256, 16, 1));
+        assert_eq!((fit(2_000, 2 << 10), fit(2_000, (2 << 10) + 1)), (256, 16));
+        assert_eq!((fit(2_000, 32 << 10), fit(2_000, (32 << 10) + 1)), (16, 1));
+        assert_eq!(fit(3, 4 << 20), 1, "one that is larger goes alone");
     }
 }
