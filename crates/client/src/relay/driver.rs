@@ -24,6 +24,8 @@ use jobs::{Came, Jobs};
 
 /// Rows that one query brings at most.
 const LOOK_ROWS_MAX: usize = 2_000;
+/// A query waits until there is room for so many, or for a quarter of those that are worked on. Less than what is kept for partitions that move.
+const LOOK_ROWS_MIN: usize = 256;
 /// That rows are done is written with the next claims, or when there are so many, or after so long, in milliseconds.
 const DONE_ROWS: usize = 500;
 /// See [`DONE_ROWS`].
@@ -177,9 +179,7 @@ impl Driver {
     /// Does all that can be done now.
     fn round(&mut self, now_ms: u64) {
         self.end_rows(now_ms);
-        // Who could not renew its leases may have been replaced: what is not handed over yet is left to the successor.
-        let lease_ms = whole_ms(self.options.lease.lasts);
-        if self.renewed_ms.is_some_and(|renewed_ms| now_ms.saturating_sub(renewed_ms) < lease_ms) {
+        if self.has_leases(now_ms) {
             self.sending.hand_over(now_ms);
         }
         self.write(now_ms);
@@ -188,8 +188,14 @@ impl Driver {
         self.ask(now_ms);
         self.report(now_ms);
         self.prune(now_ms);
-        self.release();
+        self.release(now_ms);
         self.show();
+    }
+
+    /// Who could not renew its leases may have been replaced: what is not handed over yet is left to the successor.
+    fn has_leases(&self, now_ms: u64) -> bool {
+        let lease_ms = whole_ms(self.options.lease.lasts);
+        self.renewed_ms.is_some_and(|renewed_ms| now_ms.saturating_sub(renewed_ms) < lease_ms)
     }
 
     /// What the engine has said meanwhile.
@@ -266,7 +272,7 @@ impl Driver {
             return;
         }
         let (room, bytes_max) = (self.claims.room(), self.claims.room_bytes());
-        if self.search.is_none() || room < self.claims.len() / 4 || room == 0 || bytes_max == 0 {
+        if self.search.is_none() || room < (self.claims.len() / 4).min(LOOK_ROWS_MIN) || room == 0 || bytes_max == 0 {
             return;
         }
         let Some(search) = self.search.take() else { return };

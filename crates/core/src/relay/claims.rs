@@ -123,6 +123,8 @@ struct Shard {
     /// Claims of others have not been read yet: nothing newer may go before them.
     resuming: bool,
     leaving: bool,
+    /// When a row of it ended last, or it began to be left.
+    moved_ms: u64,
 }
 
 /// A row that is claimed, or is about to be.
@@ -225,7 +227,16 @@ impl<T> Claims<T> {
         let positions: Vec<i64> = window.iter().map(|(position, _)| position).collect();
         let sequences = Sequences::new(instance.clone(), epoch);
         let resuming = !positions.is_empty();
-        let made = Shard { epoch, instance, window, changed: false, sequences, resuming, leaving: false };
+        let made = Shard {
+            epoch,
+            instance,
+            window,
+            changed: false,
+            sequences,
+            resuming,
+            leaving: false,
+            moved_ms: self.now_ms,
+        };
         self.forget(shard);
         self.shards.insert(shard, made);
         self.start_again();
@@ -302,17 +313,20 @@ impl<T> Claims<T> {
     }
 
     /// Takes no more rows of the shard; see [`Claims::left`].
-    pub fn leave(&mut self, shard: u16) {
+    pub fn leave(&mut self, shard: u16, now_ms: u64) {
         if let Some(ours) = self.shards.get_mut(&shard) {
             ours.leaving = true;
+            ours.moved_ms = now_ms;
             self.waiting.remove(|row| row.shard == shard);
         }
     }
 
-    /// Shards that are being left and of which nothing is claimed: to be given up in the database, under these epochs. They are not ours
-    /// from now on.
-    pub fn left(&mut self) -> Vec<(u16, u32)> {
-        let idle = |shard: &&Shard| shard.leaving && shard.window.is_empty() && !shard.changed && !shard.resuming;
+    /// Shards that are being left and of which nothing is claimed, or nothing has ended for [`STUCK_MS`]: to be given up in the database, under
+    /// these epochs. They are not ours from now on. What is claimed of the latter is sent again by who takes them, as of a relay that died.
+    pub fn left(&mut self, now_ms: u64) -> Vec<(u16, u32)> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let ends = |shard: &&Shard| shard.window.is_empty() || now_ms.saturating_sub(shard.moved_ms) >= STUCK_MS;
+        let idle = |shard: &&Shard| shard.leaving && !shard.changed && !shard.resuming && ends(shard);
         let shards = self.shards.iter().filter(|(_, shard)| self.writing.is_none() && idle(shard));
         let left: Vec<(u16, u32)> = shards.map(|(number, shard)| (*number, shard.epoch)).collect();
         for (shard, _) in &left {
@@ -500,7 +514,9 @@ impl<T> Claims<T> {
             }
         }
         self.waiting.keep(kept);
-        if !later.is_empty() && self.waiting.len() > self.limits.rows_max / UNKNOWN_SHARE {
+        let is_much = self.waiting.len() > self.limits.rows_max / UNKNOWN_SHARE
+            || self.waiting.bytes() > self.limits.bytes_max / UNKNOWN_SHARE;
+        if !later.is_empty() && is_much {
             self.waiting.remove(|row| later.contains(&row.topic));
             self.stuck_topics.extend(later);
         }
@@ -524,7 +540,7 @@ impl<T> Claims<T> {
             Err(NoSequence::Unreported) => return Some(row),
             Err(NoSequence::TooMany(_) | NoSequence::UsedUp | NoSequence::Closed) => {
                 // With the epoch under which it is taken next, its sequences begin anew.
-                shard.leaving = true;
+                (shard.leaving, shard.moved_ms) = (true, now_ms);
                 self.waiting.leave(&row);
                 return None;
             }
@@ -606,6 +622,7 @@ impl<T> Claims<T> {
         self.now_ms = self.now_ms.max(now_ms);
         let mut under = self.under.remove(&position)?;
         if let Some(ours) = self.shards.get_mut(&under.shard) {
+            ours.moved_ms = ours.moved_ms.max(now_ms);
             match (under.ticket.take(), refused) {
                 (Some(ticket), None) => _ = ours.sequences.acknowledged(ticket, now_ms),
                 (Some(ticket), Some(fate)) => _ = ours.sequences.abandoned(ticket, fate, now_ms),

@@ -176,10 +176,26 @@ fn however_many_partitions_take_nothing_the_window_of_their_shard_has_room_for_o
 }
 
 #[test]
+fn partitions_that_take_nothing_one_after_the_other_leave_room_too() {
+    let limits = Limits { rows_max: 100_000, bytes_max: usize::MAX, window_rows_max: 512 };
+    let mut claims = ours(limits);
+    for dead in 0..40_i64 {
+        find(&mut claims, (0..600).map(|at| row(dead * 600 + at, "orders", "")).collect());
+        _ = claims.change(0, to(u32::try_from(dead).unwrap()));
+        assert!(!claims.written().is_empty(), "{dead}");
+        _ = claims.change(STUCK_MS, to(u32::try_from(dead).unwrap()));
+        assert_eq!(claims.waiting(), 0);
+    }
+    find(&mut claims, vec![row(100_000, "payments", "well")]);
+    _ = claims.change(STUCK_MS, to(0));
+    assert_eq!(positions(&claims.written()), [100_000]);
+}
+
+#[test]
 fn large_rows_for_a_partition_that_takes_nothing_leave_bytes_to_others() {
     let limits = Limits { rows_max: 1_000, bytes_max: 20 * ROW_BYTES, window_rows_max: 500 };
     let mut claims = with_dead_partitions(limits, 1);
-    assert_eq!(claims.room_bytes(), limits.bytes_max / 2);
+    assert!(claims.room_bytes() >= limits.bytes_max / 2);
     find(&mut claims, vec![row(2_000, "payments", "well")]);
     _ = claims.change(STUCK_MS, to(0));
     assert_eq!(positions(&claims.written()), [2_000]);
@@ -213,7 +229,7 @@ fn a_shard_that_has_no_more_sequences_is_given_up_to_begin_anew_under_its_next_e
     (0..rows_max).for_each(|at| claims.acknowledged(i64::try_from(at).unwrap(), 0));
     _ = claims.change(0, to(0));
     _ = claims.written();
-    assert_eq!(claims.left(), [(0, 3)]);
+    assert_eq!(claims.left(0), [(0, 3)]);
     assert!(claims.is_empty());
 }
 
@@ -248,15 +264,43 @@ fn a_shard_is_left_only_when_nothing_of_it_is_claimed() {
     find(&mut claims, vec![row(1, "orders", "a"), row(2, "orders", "b")]);
     _ = claims.change(0, to(0));
     _ = claims.written();
-    claims.leave(0);
+    claims.leave(0, 0);
     find(&mut claims, vec![row(3, "orders", "a")]);
-    assert!(claims.left().is_empty());
+    assert!(claims.left(0).is_empty());
     (1..=2).for_each(|position| claims.acknowledged(position, 0));
-    assert!(claims.left().is_empty(), "that it is done is not written yet");
+    assert!(claims.left(0).is_empty(), "that it is done is not written yet");
     assert!(claims.change(0, to(0)).is_some());
     _ = claims.written();
-    assert_eq!(claims.left(), [(0, 3)]);
+    assert_eq!(claims.left(0), [(0, 3)]);
     assert!(claims.is_empty());
+}
+
+#[test]
+fn a_shard_whose_claims_do_not_end_is_left_to_others_with_them() {
+    let mut claims = ours(LIMITS);
+    find(&mut claims, vec![row(1, "orders", "a"), row(2, "orders", "b")]);
+    let window = claims.change(0, to(0)).unwrap().windows[0].2.clone();
+    let sent = claims.written();
+    claims.leave(0, 10);
+    assert!(claims.left(STUCK_MS).is_empty());
+    assert_eq!(claims.left(10 + STUCK_MS), [(0, 3)]);
+    assert!(claims.is_empty());
+
+    let mut after = Claims::new(LIMITS, |_| ROW_BYTES);
+    assert_eq!(after.gained(0, 4, instance(), &window), Ok(vec![1, 2]));
+    assert_eq!(after.resumed(0, vec![row(1, "orders", "a"), row(2, "orders", "b")], 0), sent);
+}
+
+#[test]
+fn rows_for_a_topic_that_is_not_known_fill_neither_rows_nor_bytes() {
+    for limits in [LIMITS, Limits { rows_max: 1_000, bytes_max: 16 * ROW_BYTES, ..LIMITS }] {
+        let mut claims = ours(limits);
+        find(&mut claims, (1..=16).map(|position| row(position, "unknown", "")).collect());
+        assert_eq!(claims.change(0, |_| Placed::Later), None);
+        assert_eq!((claims.room(), claims.room_bytes()), (limits.rows_max, limits.bytes_max));
+        claims.topic_known("unknown");
+        assert!(claims.look().1, "what was left is looked for again");
+    }
 }
 
 #[test]

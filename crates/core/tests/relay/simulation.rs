@@ -325,8 +325,9 @@ impl World {
             1 if !calm => self.relays[of].still = 5 + self.random.below(60),
             2 if !calm => {
                 let shard = u16::try_from(self.random.below(u64::from(SHARDS))).unwrap();
-                self.relays[of].claims.leave(shard);
-                for (shard, epoch) in self.relays[of].claims.left() {
+                self.relays[of].claims.leave(shard, self.now_ms);
+                let now_ms = self.now_ms;
+                for (shard, epoch) in self.relays[of].claims.left(now_ms) {
                     let lease = &mut self.table.leases[usize::from(shard)];
                     if lease.epoch == epoch {
                         lease.owner = None;

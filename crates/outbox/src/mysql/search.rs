@@ -16,7 +16,7 @@ use crate::{Found, Look, OutboxError, OutboxFuture, OutboxRow, Search};
 const DOING: &str = "looking for rows";
 
 /// How many rows that were brought may still be in the table: 10 MiB of memory, and what the server reads of an index for each query. More are
-/// there only when very many rows wait behind parked ones. Then nothing behind them is brought until somebody has looked at those.
+/// there only when very many rows wait behind parked ones, or for what takes nothing. Then nothing behind them is brought until somebody has looked at those.
 pub(super) const BROUGHT_MAX: usize = 100_000;
 
 /// InnoDB shows nobody which transactions are open, so this remembers which rows it has brought, as long as they are in the table, and brings
@@ -97,7 +97,8 @@ impl MysqlSearch {
         self.brought.extend(chosen.positions);
         if self.brought.len() >= BROUGHT_MAX {
             tracing::error!(
-                "{BROUGHT_MAX} rows wait in the table, most of them behind parked ones: what comes after them waits, too"
+                "{BROUGHT_MAX} rows wait in the table, behind parked ones or for topics and partitions that take nothing: what comes \
+                 after them waits, too"
             );
         }
         if !rows.is_empty() {

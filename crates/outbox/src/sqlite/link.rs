@@ -49,8 +49,14 @@ impl Link {
         work: impl FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, OutboxError> {
         let Self { path, open } = self.clone();
+        // A caller who has given up may ask for something newer: what he waited for does not happen behind it.
+        let waits = Arc::new(());
+        let waiting = Arc::downgrade(&waits);
         let ran = tokio::task::spawn_blocking(move || {
             let mut slot = open.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.strong_count() == 0 {
+                return Err(Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT), None));
+            }
             let mut connection = match slot.take() {
                 Some(connection) => connection,
                 None => connect(&path, flags)?,
@@ -62,7 +68,9 @@ impl Link {
             }
             done
         });
-        match ran.await {
+        let ran = ran.await;
+        drop(waits);
+        match ran {
             Ok(done) => done.map_err(|error| refused(doing, error)),
             Err(error) => Err(OutboxError::Unavailable { doing, source: error.into() }),
         }

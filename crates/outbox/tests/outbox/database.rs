@@ -91,6 +91,7 @@ impl Database {
     }
 
     /// Where its server is; `None` if it has none.
+    #[allow(dead_code, reason = "the tests of relays use it")]
     pub fn address(&self) -> Option<String> {
         match &self.place {
             Place::Postgres(config) => {
@@ -106,6 +107,7 @@ impl Database {
     }
 
     /// As a relay sees it that goes through something that listens there.
+    #[allow(dead_code, reason = "the tests of relays use it")]
     pub fn store_at(&self, listens: SocketAddr) -> Arc<dyn OutboxStore> {
         let host = listens.ip().to_string();
         match &self.place {

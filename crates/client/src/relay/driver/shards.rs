@@ -38,17 +38,26 @@ impl Driver {
         for seen in &mut seen {
             seen.owner.take_if(|owner| *owner == member && !held.contains(&seen.shard));
         }
-        let turnover = self.shares.turnover(&members.live, &seen, &self.claims.shards());
-        turnover.leave.iter().for_each(|shard| self.claims.leave(*shard));
-        self.release();
+        let mut turnover = self.shares.turnover(&members.live, &seen, &self.claims.shards());
+        // It is taken also by who has enough, to be left in order: with our name on it nobody else can.
+        let strays = members.shards.iter().filter(|seen| owned(&seen.shard) && !held.contains(&seen.shard));
+        let strays: Vec<u16> = strays.map(|seen| seen.shard).filter(|shard| !turnover.take.contains(shard)).collect();
+        turnover.take.extend(strays);
+        turnover.leave.iter().for_each(|shard| self.claims.leave(*shard, now_ms));
+        self.release(now_ms);
         // Also without a shard to take: what is parked is read anew.
         self.taking = true;
         self.jobs.take(self.options.lease.clone(), turnover.take, self.claims.parked_mark());
     }
 
-    /// Gives up what was left and has ended.
-    pub(super) fn release(&mut self) {
-        for (shard, epoch) in self.claims.left() {
+    /// Gives up what was left and has ended, or does not end.
+    pub(super) fn release(&mut self, now_ms: u64) {
+        let left = self.claims.left(now_ms);
+        if left.is_empty() {
+            return;
+        }
+        self.sending.forget(now_ms, |shard| left.iter().any(|(left, _)| *left == shard));
+        for (shard, epoch) in left {
             self.jobs.release(shard, epoch);
         }
     }
@@ -99,7 +108,7 @@ impl Driver {
     pub(super) fn stop(&mut self, now_ms: u64, wait: Duration) {
         self.stop_ms = Some(now_ms.saturating_add(whole_ms(wait)));
         for shard in self.claims.shards() {
-            self.claims.leave(shard);
+            self.claims.leave(shard, now_ms);
         }
     }
 
@@ -114,11 +123,13 @@ impl Driver {
         self.jobs.shutdown().await;
         let now_ms = self.clock.now_ms();
         if let Some((evidence, reports)) = self.parts.evidence.as_mut() {
-            let last = self.claims.take_last_reports(now_ms);
+            let claims = &mut self.claims;
             let flushed = async {
                 if self.reporting {
-                    reports.recv().await;
+                    let reported = reports.recv().await.unwrap_or_default();
+                    reported.into_iter().for_each(|(report, stored)| claims.reported(report, stored, now_ms));
                 }
+                let last = claims.take_last_reports(now_ms);
                 if !last.is_empty() && evidence.send(last).await.is_ok() {
                     reports.recv().await;
                 }
@@ -134,11 +145,13 @@ impl Driver {
     /// When something is to be done if nothing comes.
     pub(super) fn due_ms(&self, now_ms: u64) -> u64 {
         let beat = (!self.beating && self.stop_ms.is_none()).then_some(self.beat_ms);
-        let done = self.done_since_ms.map(|since_ms| since_ms + DONE_LINGER_MS).filter(|_| !self.writing);
+        let done = self.done_since_ms.map(|since_ms| (since_ms + DONE_LINGER_MS).max(self.write_ms));
+        let done = done.filter(|_| !self.writing);
         let write = (!self.writing && self.write_ms > now_ms).then_some(self.write_ms);
         let look = (self.look_ms > now_ms).then_some(self.look_ms);
         let prune = self.options.keep_done.filter(|_| !self.pruning).map(|_| self.prune_ms);
-        let dues = [beat, done, write, look, prune, self.sending.due_ms(), self.topics.ask_ms(), self.stop_ms];
+        let send = self.sending.due_ms().filter(|_| self.has_leases(now_ms));
+        let dues = [beat, done, write, look, prune, send, self.topics.ask_ms(), self.stop_ms];
         // Evidence is looked at now and then.
         dues.into_iter().flatten().min().unwrap_or(u64::MAX).min(now_ms.saturating_add(ROUND_MS))
     }

@@ -9,8 +9,11 @@ use crate::TopicPartition;
 /// leave their room to others, until it takes something again.
 pub const STUCK_MS: u64 = 5_000;
 
-/// What is under way. A partition may have as much as is still free, of rows, of bytes, and in the window of each shard: one that is alone
-/// gets half, and however many take nothing, some room is left for the others.
+/// So much of all room, as a divisor, is kept for partitions that have nothing under way yet.
+const RESERVE: usize = 8;
+
+/// What is under way. A partition may have as much as is still free, of rows, of bytes, and in the window of each shard, apart from a reserve:
+/// one that is alone gets nearly half. Of the reserve each gets one row, so that many may take nothing before there is no room for others.
 ///
 /// What a partition has only grows while rows are claimed, and what is free only shrinks: so no row of a key finds room where an earlier one
 /// found none.
@@ -62,10 +65,10 @@ impl Loads {
             return if claimed < window_rows_max { Room::Free } else { Room::Full };
         };
         let of_shard = load.shards.get(&shard).copied().unwrap_or(0);
-        let has_room = load.rows < rows_max.saturating_sub(self.rows)
-            && load.bytes < bytes_max.saturating_sub(self.bytes)
-            && of_shard < window_rows_max.saturating_sub(claimed);
-        if has_room {
+        let free = |max: usize, taken: usize| max.saturating_sub(max / RESERVE + taken);
+        let in_window =
+            if of_shard == 0 { claimed < window_rows_max } else { of_shard < free(window_rows_max, claimed) };
+        if in_window && load.rows < free(rows_max, self.rows) && load.bytes < free(bytes_max, self.bytes) {
             return Room::Free;
         }
         if now_ms.saturating_sub(load.moved_ms) < STUCK_MS {
