@@ -41,6 +41,13 @@ pub struct Ownership {
     pub epoch: i64,
 }
 
+impl Ownership {
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    fn begun_anew(&self) -> Self {
+        Self { place: self.place.clone(), epoch: self.epoch + 1 }
+    }
+}
+
 /// What a place holds when it becomes ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -109,8 +116,9 @@ pub trait Intake: Send + Sync + 'static {
     /// Notes how far the place is done, and deletes what lies before. What comes late, behind a later one, takes nothing back.
     fn advance<'a>(&'a self, ownership: &'a Ownership, progress: &'a Progress) -> IntakeFuture<'a, ()>;
 
-    /// Begins anew at a position, with nothing stored: the engine was set back, or its partition holds other messages by now.
-    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()>;
+    /// Begins anew at a position, with nothing stored: the engine was set back, or its partition holds other messages by now. What is ours
+    /// from then on is given back, under the next epoch: a write that was given up and comes late would else fall upon what is stored anew.
+    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, Ownership>;
 
     /// Settings of the store that take back what was committed.
     fn weaknesses(&self) -> IntakeFuture<'_, Vec<Weakness>, StoreError>;

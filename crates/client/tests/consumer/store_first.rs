@@ -203,7 +203,7 @@ impl Intake for Probed {
         })
     }
 
-    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()> {
+    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, Ownership> {
         Box::pin(async move {
             self.there()?;
             self.inner.restart(ownership, at).await

@@ -203,7 +203,7 @@ async fn a_replaced_owner_writes_nothing<S: IntakeSubject>(bench: Bench<'_, S>) 
     let refused = [
         replaced.append(&before.ownership, &bench.messages([3]), Some(3)).await,
         replaced.advance(&before.ownership, &done(2, "replaced", Some(3))).await,
-        replaced.restart(&before.ownership, 0).await,
+        replaced.restart(&before.ownership, 0).await.map(drop),
         // Nor does anybody who never took it.
         owner.append(&Ownership { epoch: 99, ..after.ownership.clone() }, &bench.messages([4]), None).await,
     ];
@@ -253,9 +253,16 @@ async fn two_places_do_not_mix<S: IntakeSubject>(bench: Bench<'_, S>) -> Verdict
 async fn a_restart_forgets_all_that_was_stored<S: IntakeSubject>(bench: Bench<'_, S>) -> Verdict {
     let (intake, taken) = bench.fresh().await?;
     intake.append(&taken.ownership, &bench.messages([50, 51]), Some(50)).await.map_err(wrong)?;
-    intake.restart(&taken.ownership, 2).await.map_err(wrong)?;
+    let anew = intake.restart(&taken.ownership, 2).await.map_err(wrong)?;
     same("rows", &offsets(&*intake, &bench.place, 0).await?, &Vec::new())?;
-    intake.append(&taken.ownership, &bench.messages([2, 50]), None).await.map_err(wrong)?;
+    intake.append(&anew, &bench.messages([2, 50]), None).await.map_err(wrong)?;
+    // What was given up before, and comes now.
+    let late = [
+        intake.restart(&taken.ownership, 2).await.map(drop),
+        intake.advance(&taken.ownership, &done(52, "", None)).await,
+        intake.append(&taken.ownership, &bench.messages([51]), None).await,
+    ];
+    same("late writes", &late.map(|late| late.err()), &[const { Some(IntakeError::Fenced) }; 3])?;
     let (intake, taken) = bench.fresh().await?;
     same("the place", &whole(&taken), &(Some(2), "", Some(51), None))?;
     same("rows", &offsets(&*intake, &bench.place, 0).await?, &vec![2, 50])?;

@@ -61,7 +61,7 @@ frontier = GREATEST(COALESCE(frontier, :frontier), :frontier), acknowledged = CO
 changed_at = CURRENT_TIMESTAMP WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition";
 const DELETE: &str = "DELETE FROM baton_stored WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition \
 AND position < :frontier";
-const RESTART: &str = "UPDATE baton_stored_place SET frontier = :at, metadata = '', `next` = :at, acknowledged = NULL, \
+const RESTART: &str = "UPDATE baton_stored_place SET epoch = epoch + 1, frontier = :at, metadata = '', `next` = :at, acknowledged = NULL, \
 changed_at = CURRENT_TIMESTAMP WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition";
 const READ_SIZES: &str = "SELECT position, COALESCE(LENGTH(message_key), 0) + COALESCE(LENGTH(payload), 0) + LENGTH(headers) \
 FROM baton_stored WHERE consumer_group = :group AND topic = :topic AND `partition` = :partition AND position >= :from \
@@ -282,14 +282,15 @@ impl Intake for MysqlIntake {
         }))
     }
 
-    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()> {
+    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, Ownership> {
         Box::pin(rows::bounded(STORE, async move {
             let place = &ownership.place;
             let rest = async |transaction: &mut Transaction<'_>| {
                 transaction.exec_drop(RESTART, of(place, [("at", at.into())])).await?;
                 transaction.exec_drop(DELETE, of(place, [("frontier", i64::MAX.into())])).await
             };
-            self.write(ownership, rest).await
+            self.write(ownership, rest).await?;
+            Ok(ownership.begun_anew())
         }))
     }
 

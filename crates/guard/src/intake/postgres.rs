@@ -67,8 +67,8 @@ metadata = CASE WHEN frontier > $5 THEN metadata ELSE $6 END, acknowledged = coa
 WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4 RETURNING 1), \
 handled AS (DELETE FROM baton_stored WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND position < $5 \
 AND EXISTS (SELECT FROM owned)) SELECT count(*) FROM owned";
-const RESTART: &str = "WITH owned AS (UPDATE baton_stored_place SET frontier = $5, metadata = '', next = $5, acknowledged = NULL, \
-changed_at = now() WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4 RETURNING 1), \
+const RESTART: &str = "WITH owned AS (UPDATE baton_stored_place SET epoch = epoch + 1, frontier = $5, metadata = '', next = $5, \
+acknowledged = NULL, changed_at = now() WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND epoch = $4 RETURNING 1), \
 handled AS (DELETE FROM baton_stored WHERE consumer_group = $1 AND topic = $2 AND partition = $3 \
 AND EXISTS (SELECT FROM owned)) SELECT count(*) FROM owned";
 
@@ -238,10 +238,11 @@ impl Intake for PostgresIntake {
         }))
     }
 
-    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()> {
+    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, Ownership> {
         Box::pin(rows::bounded(STORE, async move {
             let (group, topic, partition) = names(&ownership.place)?;
-            self.write(RESTART, &[&group, &topic, &partition, &ownership.epoch, &at]).await
+            self.write(RESTART, &[&group, &topic, &partition, &ownership.epoch, &at]).await?;
+            Ok(ownership.begun_anew())
         }))
     }
 

@@ -198,14 +198,14 @@ impl Intake for SqliteIntake {
         })
     }
 
-    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, ()> {
+    fn restart<'a>(&'a self, ownership: &'a Ownership, at: i64) -> IntakeFuture<'a, Ownership> {
         Box::pin(async move {
             let (group, topic, partition) = names(&ownership.place)?;
             let (place, epoch) = ((group.clone(), topic.clone(), partition), ownership.epoch);
             let own = move |connection: &Connection| {
                 let sql = format!(
-                    "UPDATE baton_stored_place SET frontier = ?5, metadata = '', next = ?5, acknowledged = NULL, \
-                     changed_at = unixepoch() WHERE {OF_PLACE} AND epoch = ?4"
+                    "UPDATE baton_stored_place SET epoch = epoch + 1, frontier = ?5, metadata = '', next = ?5, \
+                     acknowledged = NULL, changed_at = unixepoch() WHERE {OF_PLACE} AND epoch = ?4"
                 );
                 connection.execute(&sql, params![group, topic, partition, epoch, at])
             };
@@ -213,7 +213,8 @@ impl Intake for SqliteIntake {
                 let sql = format!("DELETE FROM baton_stored WHERE {OF_PLACE}");
                 connection.execute(&sql, params![place.0, place.1, place.2]).map(drop)
             };
-            self.write(own, rest).await
+            self.write(own, rest).await?;
+            Ok(ownership.begun_anew())
         })
     }
 

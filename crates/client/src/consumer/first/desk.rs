@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, Permit, Sender, UnboundedReceiver};
 use tokio::task::JoinSet;
 
 use super::StoreFirst;
-use super::member::{Answer, Command, Member, Told, not_ours};
+use super::member::{Answer, Command, Held, Member, Told, not_ours};
 use super::shelf::{Known, Phase, READ_MESSAGES_MAX, Shelf};
 
 /// Events that may wait for who handles messages; of messages, each is a batch.
@@ -79,7 +79,7 @@ enum Done {
     Taken(TopicPartition, u64, Result<Taken, StoreError>),
     Stored(TopicPartition, u64, Vec<Delivery>, Result<(), IntakeError>),
     Read(TopicPartition, u64, i64, Result<Vec<Delivery>, StoreError>),
-    Restarted(TopicPartition, u64, i64, Result<(), IntakeError>),
+    Restarted(TopicPartition, u64, i64, Result<Ownership, IntakeError>),
     Advanced(Vec<Moved>, Answer<()>, Result<(), EngineError>),
 }
 
@@ -87,6 +87,7 @@ enum Done {
 struct Moved {
     partition: TopicPartition,
     tenure: u64,
+    epoch: i64,
     progress: Progress,
     result: Result<(), IntakeError>,
 }
@@ -330,7 +331,7 @@ impl Desk {
                 let Some(shelf) = self.shelf(&partition, tenure) else { return };
                 shelf.storing = false;
                 match result {
-                    Ok(()) => shelf.restarted(at),
+                    Ok(ownership) => shelf.restarted(ownership, at),
                     Err(error) => {
                         shelf.failed(now_ms);
                         self.failed(&partition, error);
@@ -364,12 +365,16 @@ impl Desk {
     }
 
     fn advanced(&mut self, all: Vec<Moved>, answer: Answer<()>, mut refused: Result<(), EngineError>) {
-        for Moved { partition, tenure, progress, result } in all {
+        for Moved { partition, tenure, epoch, progress, result } in all {
             let Some(shelf) = self.shelf(&partition, tenure) else {
                 refused = Err(not_ours(&partition));
                 continue;
             };
+            let is_current = shelf.ownership.as_ref().is_some_and(|ours| ours.epoch == epoch);
             match result {
+                // It was written before the place began anew, and says nothing of it now.
+                Ok(()) if !is_current => {}
+                Err(IntakeError::Fenced) if !is_current => refused = Err(not_ours(&partition)),
                 Ok(()) => shelf.advanced(progress.frontier, progress.metadata),
                 Err(error) => {
                     let told = match &error {
@@ -572,10 +577,13 @@ impl Desk {
         match command {
             Command::Pause(partitions) => self.pause(&partitions, true),
             Command::Resume(partitions) => self.pause(&partitions, false),
-            Command::Seek(partition, offset, tag) => self.seek(&partition, offset, tag),
+            Command::Seek(held, offset, tag) => self.seek(&held, offset, tag),
             Command::Settle(settlements, answer) => self.settle(settlements, answer),
             Command::Backlog(questions, answer) => self.backlog(questions, answer),
-            Command::Release(partitions, answer) => {
+            Command::Release(held, answer) => {
+                // Of one that was assigned again meanwhile the engine is not to hear that it is given up.
+                let partitions: Vec<TopicPartition> =
+                    held.into_iter().filter(|held| !self.is_stale(held)).map(|(partition, _)| partition).collect();
                 self.let_finish(&partitions).await;
                 self.acknowledge().await;
                 let _ = tokio::time::timeout(STORED_WAIT, self.note(&partitions)).await;
@@ -588,16 +596,21 @@ impl Desk {
         }
     }
 
-    fn pause(&mut self, partitions: &[TopicPartition], paused: bool) {
-        for partition in partitions {
-            if let Some(shelf) = self.shelves.get_mut(partition) {
+    /// Whether it was asked of an assignment that is over, and there is another one by now.
+    fn is_stale(&self, (partition, tag): &Held) -> bool {
+        self.shelves.get(partition).is_some_and(|shelf| Some(shelf.tag) != *tag)
+    }
+
+    fn pause(&mut self, all: &[Held], paused: bool) {
+        for (partition, tag) in all {
+            if let Some(shelf) = self.shelves.get_mut(partition).filter(|shelf| Some(shelf.tag) == *tag) {
                 shelf.paused = paused;
             }
         }
     }
 
-    fn seek(&mut self, partition: &TopicPartition, offset: i64, tag: u64) {
-        let Some(shelf) = self.shelves.get_mut(partition) else { return };
+    fn seek(&mut self, (partition, before): &Held, offset: i64, tag: u64) {
+        let Some(shelf) = self.shelves.get_mut(partition).filter(|shelf| Some(shelf.tag) == *before) else { return };
         shelf.seek(offset, tag);
         if let Some(at) = shelf.refetch(offset)
             && let Err(error) = self.inner.seek(partition, at)
@@ -606,14 +619,14 @@ impl Desk {
         }
     }
 
-    fn settle(&mut self, settlements: Vec<Settlement>, answer: Answer<()>) {
+    fn settle(&mut self, settlements: Vec<(Settlement, Option<u64>)>, answer: Answer<()>) {
         let (mut moves, mut refused) = (Vec::<(Ownership, u64, Progress)>::new(), Ok(()));
-        for settlement in settlements {
+        for (settlement, tag) in settlements {
             let Settlement::Frontier { partition, next, metadata } = settlement else {
                 refused = Err(EngineError::Unsupported("settling each delivery for itself"));
                 continue;
             };
-            let shelf = self.shelves.get(&partition).filter(|shelf| shelf.told);
+            let shelf = self.shelves.get(&partition).filter(|shelf| shelf.told && Some(shelf.tag) == tag);
             match shelf.and_then(|shelf| Some((shelf.ownership.clone()?, shelf.tenure, shelf.acknowledged()))) {
                 Some((ownership, tenure, acknowledged)) => {
                     moves.push((ownership, tenure, Progress { frontier: next, metadata, acknowledged }));
@@ -626,7 +639,8 @@ impl Desk {
             let mut all = Vec::with_capacity(moves.len());
             for (ownership, tenure, progress) in moves {
                 let result = intake.advance(&ownership, &progress).await;
-                all.push(Moved { partition: ownership.place.partition, tenure, progress, result });
+                let Ownership { place, epoch } = ownership;
+                all.push(Moved { partition: place.partition, tenure, epoch, progress, result });
             }
             Done::Advanced(all, answer, refused)
         });

@@ -11,14 +11,19 @@ use baton_engine::{Assignment, Backlog, EngineConsumer, EngineError, EngineFutur
 use tokio::sync::mpsc::{Receiver, UnboundedSender};
 use tokio::sync::oneshot;
 
+/// A partition, and since which assignment or seek the caller has it, if it does. What is asked of an earlier one, because the caller
+/// had not heard of the next, is not to reach that.
+pub(super) type Held = (TopicPartition, Option<u64>);
+
 /// What the task is asked to do.
 pub(super) enum Command {
-    Pause(Vec<TopicPartition>),
-    Resume(Vec<TopicPartition>),
-    Seek(TopicPartition, i64, u64),
-    Settle(Vec<Settlement>, Answer<()>),
+    Pause(Vec<Held>),
+    Resume(Vec<Held>),
+    /// Goes on at the offset; what comes then is named anew.
+    Seek(Held, i64, u64),
+    Settle(Vec<(Settlement, Option<u64>)>, Answer<()>),
     Backlog(Vec<Question>, Answer<Vec<Backlog>>),
-    Release(Vec<TopicPartition>, Answer<()>),
+    Release(Vec<Held>, Answer<()>),
     Close(Answer<()>),
 }
 
@@ -44,6 +49,10 @@ pub(super) struct Member {
 impl Member {
     fn ours(&self, partition: &TopicPartition) -> Result<(), EngineError> {
         if self.tags.contains_key(partition) { Ok(()) } else { Err(not_ours(partition)) }
+    }
+
+    fn held(&self, partition: &TopicPartition) -> Held {
+        (partition.clone(), self.tags.get(partition).copied())
     }
 
     fn command(&self, command: Command) -> Result<(), EngineError> {
@@ -100,12 +109,12 @@ impl EngineConsumer for Member {
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
         partitions.iter().try_for_each(|each| self.ours(each))?;
-        self.command(Command::Pause(partitions.to_vec()))
+        self.command(Command::Pause(partitions.iter().map(|each| self.held(each)).collect()))
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), EngineError> {
         partitions.iter().try_for_each(|each| self.ours(each))?;
-        self.command(Command::Resume(partitions.to_vec()))
+        self.command(Command::Resume(partitions.iter().map(|each| self.held(each)).collect()))
     }
 
     fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), EngineError> {
@@ -113,15 +122,20 @@ impl EngineConsumer for Member {
         if offset < 0 {
             return Err(EngineError::Caller(format!("there is no offset {offset}")));
         }
+        let held = self.held(partition);
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         self.tags.insert(partition.clone(), tag);
-        self.command(Command::Seek(partition.clone(), offset, tag))
+        self.command(Command::Seek(held, offset, tag))
     }
 
     fn settle<'a>(&'a mut self, settlements: &'a [Settlement]) -> EngineFuture<'a, Result<(), EngineError>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            self.command(Command::Settle(settlements.to_vec(), answer))?;
+            let held = |settlement: &Settlement| match settlement {
+                Settlement::Frontier { partition, .. } => (settlement.clone(), self.tags.get(partition).copied()),
+                _ => (settlement.clone(), None),
+            };
+            self.command(Command::Settle(settlements.iter().map(held).collect(), answer))?;
             answered.await.unwrap_or_else(|_| Err(ended()))
         })
     }
@@ -139,7 +153,8 @@ impl EngineConsumer for Member {
     fn release<'a>(&'a mut self, partitions: &'a [TopicPartition]) -> EngineFuture<'a, Result<(), EngineError>> {
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            self.command(Command::Release(partitions.to_vec(), answer))?;
+            let held = partitions.iter().map(|each| self.held(each)).collect();
+            self.command(Command::Release(held, answer))?;
             partitions.iter().for_each(|each| _ = self.tags.remove(each));
             answered.await.unwrap_or_else(|_| Err(ended()))
         })

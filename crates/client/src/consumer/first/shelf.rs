@@ -245,8 +245,9 @@ impl Shelf {
     }
 
     /// The place begins anew.
-    pub fn restarted(&mut self, at: i64) {
+    pub fn restarted(&mut self, ownership: Ownership, at: i64) {
         self.went_well();
+        self.ownership = Some(ownership);
         self.unload();
         (self.next, self.unread, self.arrived) = (Some(at), Some(at), Some(at));
         self.progress = Some((at, String::new()));
@@ -532,7 +533,7 @@ mod tests {
         assert_eq!(shelf.to_restart(0), None, "nor done");
         shelf.advanced(7, String::new());
         assert_eq!((shelf.to_restart(0), store(&mut shelf, MANY)), (Some(2), vec![]));
-        shelf.restarted(2);
+        shelf.restarted(Ownership { epoch: 2, ..shelf.ownership.clone().unwrap() }, 2);
         assert_eq!(store(&mut shelf, MANY), [2, 3]);
         assert_eq!(shelf.owed(), Some(4));
     }
