@@ -136,7 +136,9 @@ final class GroupCases {
                 Member.waitForShare(members, 4);
                 Check.eventually("the third member has seen something", () -> !seenByVictim.isEmpty());
             } finally {
-                victim.destroyForcibly().waitFor();
+                // Not Process.destroyForcibly, which closes the pipe: what the victim had said before its last commit would be lost.
+                victim.toHandle().destroyForcibly();
+                victim.waitFor();
             }
             listener.join();
             long killed = System.nanoTime();
